@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What the lab's shell scripts share. They run on the host, which may have no
+# more than a bare Debian has: POSIX sh, util-linux, apt.
+# shellcheck shell=sh
+
+LM_SRC=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
+LM_CACHE=${VIRTIO_LM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/virtio-lm}
+LM_SUITE=trixie
+LM_KEEP_RUNS=20
+
+say()
+{
+	printf '%s\n' "$*" >&2
+}
+
+die()
+{
+	say "virtio-lm: $*"
+	exit 1
+}
+
+# need_root: mounts, namespaces and taps need it
+need_root()
+{
+	[ "$(id -u)" = 0 ] || die "must be run as root (it makes mounts, namespaces and taps); try: sudo make ..."
+	unshare --mount --net --pid --fork true 2>/dev/null ||
+		die "this machine does not allow new namespaces (unshare failed); in a container, run it privileged"
+}
+
+# need_space MIB: refuse to start what cannot end
+need_space()
+{
+	free=$(df -Pm "$LM_CACHE" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$1" ] ||
+		die "$LM_CACHE has $free MiB free, $1 MiB are needed: free some, or set XDG_CACHE_HOME to another disk"
+}
+
+# need_package COMMAND PACKAGE: install what provides COMMAND, where it is missing
+need_package()
+{
+	command -v "$1" >/dev/null 2>&1 && return
+	command -v apt-get >/dev/null 2>&1 ||
+		die "$1 is missing and there is no apt-get: install $2 by hand (the lab expects Debian bookworm or trixie)"
+	if ! apt-cache show "$2" >/dev/null 2>&1; then
+		step "read the package lists" 20 apt-get update ||
+			die "apt-get update failed: is there a network?"
+	fi
+	step "install $2" 20 env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y --no-install-recommends "$2" ||
+		die "could not install $2: is there a network, and does this distribution have it?"
+}
+
+# step WHAT SECONDS COMMAND...: run COMMAND with its output in the run's log;
+# say what is done, how long it is expected to take and how long it took
+step()
+{
+	what=$1 expect=$2
+	shift 2
+	start=$(date +%s)
+	log=$LM_RUN/$(printf '%s' "$what" | tr -c 'A-Za-z0-9._\n' '-').log
+	say "  $what (about $expect s) ..."
+	"$@" >>"$log" 2>&1 &
+	LM_JOB=$!
+	(
+		# without its sleep, which would keep our output open
+		trap 'kill "$nap" 2>/dev/null; exit' TERM
+		n=0
+		while :; do
+			sleep 10 &
+			nap=$!
+			wait "$nap"
+			n=$((n + 10))
+			say "  $what: $n s, $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)"
+		done
+	) &
+	beat=$!
+	rc=0
+	wait "$LM_JOB" || rc=$?
+	LM_JOB=
+	kill "$beat" 2>/dev/null || :
+	wait "$beat" 2>/dev/null || :
+	if [ "$rc" = 0 ]; then
+		say "  $what: done in $(($(date +%s) - start)) s"
+	else
+		say "  $what: FAILED after $(($(date +%s) - start)) s, the end of $log:"
+		tail -n 15 "$log" | sed 's/^/  | /' >&2
+	fi
+	return "$rc"
+}
+
+# new_run WHAT: a folder for the logs of this run; the oldest ones go
+new_run()
+{
+	mkdir -p "$LM_CACHE/runs" || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
+	LM_RUN=$LM_CACHE/runs/$(date +%Y%m%d-%H%M%S)-$1-$$
+	mkdir "$LM_RUN"
+	# the names begin with the time; a run that is alive holds its lock
+	ls -1 "$LM_CACHE/runs" | sort -r | tail -n +$((LM_KEEP_RUNS + 1)) | while read -r old; do
+		old=$LM_CACHE/runs/$old
+		(flock -n 9 && rm -rf "$old") 9>>"$old/lock" || :
+	done
+	exec 8>"$LM_RUN/lock"
+	flock 8
+}
+
+# The tree's name follows from what it is made of
+tree_dir()
+{
+	key=$(
+		{
+			echo "$LM_SUITE"
+			grep -v '^#' "$LM_SRC/tools/lab/packages"
+			cat "$LM_SRC/tools/lab/tree"
+		} | sha256sum | cut -c 1-12
+	)
+	echo "$LM_CACHE/tree/$key"
+}
+
+# Ending a run is ending one process: the kernel then ends all that is in its
+# PID namespace, and with the last of them go its mounts, taps and bridges.
+stop_child()
+{
+	trap '' INT TERM HUP
+	for pid in ${LM_CHILD:-} ${LM_JOB:-}; do
+		kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+	done
+	say "virtio-lm: interrupted; all of it has been taken down, and it can be run again"
+	exit "$1"
+}
+
+catch_signals()
+{
+	trap 'stop_child 130' INT
+	trap 'stop_child 143' TERM
+	trap 'stop_child 129' HUP
+}
+
+# in_tree [--host-net] [--bind SRC=DST]... COMMAND...: run COMMAND in the tree, in
+# namespaces of its own. It dies with this shell, whatever ends that.
+in_tree()
+{
+	net=--net
+	[ "$1" = --host-net ] && net= && shift
+	exec 3<&0
+	# shellcheck disable=SC2086 # $net is one option or none
+	setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --uts --ipc $net \
+		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" "$@" \
+		<&3 3<&- 8>&- &
+	LM_CHILD=$!
+	exec 3<&-
+	rc=0
+	wait "$LM_CHILD" || rc=$?
+	LM_CHILD=
+	return "$rc"
+}

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An L1 guest: its QEMU in L0, commands in it over ssh, its kernel log."""
+import ctypes
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+
+from . import net
+from .qmp import QMP
+
+BOOT_SECONDS = 120
+SSH_KEYS = "/virtio-lm/cache/ssh"
+UP_LINE = "lab: {} is up"
+
+# Kernel messages that are no finding: the driver is out of tree and not signed.
+ALLOWED = re.compile(r"loading out-of-tree module taints kernel"
+                     r"|module verification failed: signature and/or required key missing")
+# A splat is a finding at whatever level it is printed.
+SPLAT = re.compile(r"\b(WARNING|BUG|KASAN|UBSAN|Oops|INFO: task .* blocked|general protection|"
+                   r"Call Trace|DMAR:.*(fault|Fault)|kernel panic|Kernel panic)\b")
+
+
+class LabError(Exception):
+    """What went wrong and what to do, in one line."""
+
+
+def die_with_parent():
+    """For children: end when the lab does, whatever ends it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class L1:
+    """One L1: l1a, l1b, ... by index."""
+
+    def __init__(self, config, index, run):
+        self.config = config
+        self.name = "l1" + "abcdefgh"[index]
+        self.index = index
+        self.address = f"{net.MANAGER}{11 + index}"
+        self.mgr_mac = f"52:54:00:78:00:{11 + index:02x}"
+        self.mgr_tap = f"{self.name}m"
+        self.run_dir = run
+        self.serial_log = f"{run}/{self.name}.serial.log"
+        self.share = f"{run}/{self.name}"
+        self.sockets = f"/run/lab-{os.getpid()}"
+        self.proc = None
+        self.qmp = None
+        self.ready_seconds = None
+
+    def data_tap(self, function):
+        """The tap behind the vdpa function of that number."""
+        return f"{self.name}d{function}"
+
+    def mac(self, function):
+        """The MAC of the vdpa function of that number."""
+        return f"56:4a:b7:4f:{self.index:02x}:{function:02x}"
+
+    def pci(self, function):
+        """The PCI address, in L1, of the vdpa function of that number."""
+        return f"0000:{function + 1:02x}:00.0"
+
+    def command_line(self):
+        """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
+        c = self.config
+        append = ("console=ttyS0 panic=-1 mitigations=off loglevel=5 intel_iommu=on no_timer_check "
+                  f"lab.name={self.name} lab.address={self.address} lab.mac={self.mgr_mac}")
+        args = [c.qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
+                "-name", self.name, "-M", "q35,kernel-irqchip=split", "-bios", "qboot.rom",
+                "-smp", str(c.cpus), "-m", f"{c.memory}M", "-nodefaults",
+                "-display", "none", "-vga", "none", "-no-reboot",
+                "-chardev", f"socket,id=serial,path={self.sockets}/{self.name}.console,server=on,"
+                            f"wait=off,logfile={self.serial_log}",
+                "-serial", "chardev:serial",
+                "-qmp", f"unix:{self.sockets}/{self.name}.qmp,server=on,wait=off",
+                "-kernel", f"{c.kernel}/vmlinux", "-initrd", f"{c.kernel}/l1.gz",
+                "-append", f"{append} {c.append}".strip(),
+                "-device", "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48"]
+        if c.kvm:
+            args += ["-accel", "kvm", "-cpu", "host"]
+        else:
+            args += ["-accel", "tcg,thread=multi", "-cpu", "max,+svm"]
+        for tag, path, readonly in (("root", "/", "on"), ("lm", "/virtio-lm", "on"),
+                                    ("run", self.share, "off")):
+            args += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
+                                f"readonly={readonly},multidevs=remap"]
+        args += ["-netdev", f"tap,id=mgr,ifname={self.mgr_tap},script=no,downscript=no,vhost=off",
+                 "-device", f"virtio-net-pci,netdev=mgr,mac={self.mgr_mac},romfile="]
+        for n in range(c.devices):
+            # the root ports come first: their buses are 1, 2, ... in L1
+            args += ["-device", f"pcie-root-port,id=rp{n + 1},bus=pcie.0,slot={n + 1},"
+                                f"chassis={n + 1},addr={16 + n:#x}",
+                     "-netdev", f"tap,id=data{n},ifname={self.data_tap(n)},script=no,"
+                                f"downscript=no,vhost=off"
+                                + (f",queues={c.queues}" if c.queues > 1 else ""),
+                     "-device", f"virtio-net-pci,id=vdpa{n},netdev=data{n},mac={self.mac(n)},"
+                                f"bus=rp{n + 1},addr=0x0,romfile=,{c.device_props}"]
+        return args + shlex.split(c.qemu_args)
+
+    def start(self):
+        """Begin to boot; wait_ready() waits."""
+        os.makedirs(self.sockets, exist_ok=True)
+        os.makedirs(self.share, exist_ok=True)
+        net.tap(self.mgr_tap, "br1")
+        for n in range(self.config.devices):
+            net.tap(self.data_tap(n), "br0", self.config.queues)
+        args = self.command_line()
+        log = f"{self.run_dir}/{self.name}.qemu.log"
+        with open(log, "w", encoding="utf-8") as file:
+            file.write(shlex.join(args) + "\n")
+            file.flush()
+            self.started = time.monotonic()
+            self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                                         preexec_fn=die_with_parent)
+        self.log = log
+
+    def alive(self):
+        """Does its QEMU run?"""
+        return self.proc is not None and self.proc.poll() is None
+
+    def wait_ready(self):
+        """Wait until commands can be run in it."""
+        line = UP_LINE.format(self.name)
+        end = self.started + BOOT_SECONDS
+        while line not in self.serial():
+            if not self.alive():
+                raise LabError(f"{self.name}: QEMU ended while booting, see {self.log} "
+                               f"and {self.serial_log}: {self.last_words()}")
+            if time.monotonic() > end:
+                raise LabError(f"{self.name}: not up within {BOOT_SECONDS} s, see {self.serial_log}")
+            time.sleep(0.1)
+        self.qmp = QMP(f"{self.sockets}/{self.name}.qmp")
+        while self.run(["true"], timeout=30).returncode != 0:
+            if time.monotonic() > end or not self.alive():
+                raise LabError(f"{self.name}: sshd does not answer, see {self.serial_log}")
+            time.sleep(0.3)
+        self.ready_seconds = time.monotonic() - self.started
+
+    def serial(self):
+        """All that its console has shown."""
+        try:
+            with open(self.serial_log, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def last_words(self):
+        """The last line of QEMU's own output."""
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file if line.strip()]
+        return lines[-1][:200]
+
+    def ssh(self, *options):
+        """The ssh command that reaches it; all sessions share one connection."""
+        return ["ssh", "-F", "none", "-i", f"{SSH_KEYS}/user", "-o", "BatchMode=yes",
+                "-o", f"UserKnownHostsFile={SSH_KEYS}/known_hosts", "-o", "HostKeyAlias=l1",
+                "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes",
+                "-o", "LogLevel=ERROR", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",
+                "-o", f"ControlPath={self.sockets}/{self.name}.ssh", *options,
+                f"root@{self.address}", "--"]
+
+    def popen(self, argv, **kwargs):
+        """Start a command in it."""
+        return subprocess.Popen(self.ssh() + [shlex.join(argv)], preexec_fn=die_with_parent,
+                                **kwargs)
+
+    def run(self, argv, timeout=60, **kwargs):
+        """Run a command in it; like subprocess.run."""
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+        if "stdout" not in kwargs:
+            kwargs.setdefault("capture_output", True)
+        kwargs.setdefault("text", True)
+        return subprocess.run(self.ssh() + [shlex.join(argv)], timeout=timeout, check=False,
+                              **kwargs)
+
+    def sh(self, script, timeout=60):
+        """Run a shell script in it; its output, or LabError with its complaint."""
+        done = self.run(["sh", "-euc", script], timeout=timeout)
+        if done.returncode:
+            raise LabError(f"{self.name}: `{script}` ended with {done.returncode}: "
+                           f"{(done.stderr or done.stdout).strip()[-400:]}")
+        return done.stdout
+
+    def collect_dmesg(self):
+        """Keep its kernel log in the run's folder; returns the findings in it."""
+        path = f"{self.run_dir}/{self.name}.dmesg"
+        lines = []
+        if self.alive() and self.ready_seconds is not None:
+            try:
+                done = self.run(["dmesg", "--raw"], timeout=60)
+                if done.returncode == 0:
+                    lines = done.stdout.splitlines()
+            except subprocess.TimeoutExpired:
+                pass
+        if not lines:
+            # it is gone or stuck: the console has all from level warning up
+            lines = [f"<4>{line}" for line in self.serial().splitlines() if line.startswith("[")]
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        return findings(lines, UP_LINE.format(self.name))
+
+    def stop(self):
+        """Power off, at once: all its disks are memory."""
+        if self.qmp:
+            self.qmp.close()
+            self.qmp = None
+        if self.proc:
+            self.proc.kill()
+            self.proc.wait()
+            self.proc = None
+
+
+def findings(lines, up_line):
+    """Lines of a raw kernel log that a healthy L1 does not print.
+
+    Before up_line the kernel comments on the emulated machine (firmware tables, missing
+    CPU features): there only splats count. After it every line of level warning and up does.
+    """
+    up = False
+    found = []
+    for line in lines:
+        up = up or up_line in line
+        level = re.match(r"<(\d+)>", line)
+        serious = level is not None and int(level.group(1)) & 7 <= 4
+        if ALLOWED.search(line):
+            continue
+        if SPLAT.search(line) or (up and serious):
+            found.append(line)
+    return found

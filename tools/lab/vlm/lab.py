@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A lab: L1s on the two bridges. The object that the command line, the demo and the tests share."""
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+
+from . import net
+from .l1 import L1, LabError
+
+PROBE_SECONDS = 10
+
+
+@dataclasses.dataclass
+class Config:
+    """What a lab is made of; every field is an option of `lab up`."""
+    qemu: str = "/virtio-lm/cache/qemu/bin/qemu-system-x86_64"
+    kernel: str = ""
+    driver: str = ""
+    modules: str = ""
+    l2_qemu: str = ""
+    l2_kernel: str = ""
+    l1s: int = 1
+    cpus: int = 2
+    memory: int = 1024
+    devices: int = 1
+    queues: int = 1
+    device_props: str = "iommu_platform=on,ats=on,vdpa=on"
+    append: str = ""
+    qemu_args: str = ""
+    l2_memory: int = 256
+    l2_append: str = ""
+    l2_qemu_args: str = ""
+    rate: int = 200
+    accel: str = "auto"
+    kvm: bool = False
+
+    def __post_init__(self):
+        if not 1 <= self.l1s <= 8:
+            raise LabError(f"{self.l1s} L1s: between 1 and 8 are possible")
+        if self.cpus < 2:
+            raise LabError("an L1 needs at least 2 vCPUs: with one, TCG turns the guest's atomic "
+                           "exchange into a load and a store, and bits that the device sets in "
+                           "between are lost")
+        for what in self.qemu, f"{self.kernel}/vmlinux":
+            if not os.path.exists(what):
+                raise LabError(f"{what} does not exist in the tree")
+
+
+def say(text):
+    """Progress, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def kvm_works(config):
+    """Can L1s run under KVM here, with KVM for their L2s?
+
+    /dev/kvm may exist, and even make VMs, where no kernel can boot on it. So: the CPU has
+    the extension, nesting is on, and a guest gets as far as its first line.
+    """
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        flags = re.search(r"^flags\s*:.*\b(vmx|svm)\b", file.read(), re.M)
+    if not flags or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    module = {"vmx": "kvm_intel", "svm": "kvm_amd"}[flags.group(1)]
+    try:
+        with open(f"/sys/module/{module}/parameters/nested", encoding="ascii") as file:
+            if file.read().strip() not in ("Y", "1"):
+                return False
+    except FileNotFoundError:
+        return False
+    with tempfile.NamedTemporaryFile() as serial:
+        probe = subprocess.Popen(
+            [config.qemu, "-L", "/usr/share/qemu", "-M", "q35", "-bios", "qboot.rom", "-m", "256M",
+             "-accel", "kvm", "-cpu", "host", "-nodefaults", "-display", "none", "-vga", "none",
+             "-serial", f"file:{serial.name}", "-kernel", f"{config.kernel}/vmlinux",
+             "-append", "console=ttyS0 earlyprintk=ttyS0"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + PROBE_SECONDS
+            while time.monotonic() < end and probe.poll() is None:
+                if b"Linux version" in open(serial.name, "rb").read():
+                    return True
+                time.sleep(0.1)
+            return False
+        finally:
+            probe.kill()
+            probe.wait()
+
+
+class Lab:
+    """L1s, side by side. Use as a context manager: leaving it stops them."""
+
+    def __init__(self, config, run):
+        self.config = config
+        self.run_dir = run
+        self.l1s = [L1(config, n, run) for n in range(config.l1s)]
+
+    @classmethod
+    def attach(cls, run):
+        """The lab that another process of these namespaces has started."""
+        with open(f"{run}/lab.json", encoding="utf-8") as file:
+            saved = json.load(file)
+        lab = cls(Config(**saved["config"]), run)
+        for l1 in lab.l1s:
+            l1.sockets = saved["sockets"]
+        return lab
+
+    def l1(self, name):
+        """The L1 of that name."""
+        for l1 in self.l1s:
+            if l1.name == name:
+                return l1
+        raise LabError(f"there is no {name}: this lab has {', '.join(x.name for x in self.l1s)}")
+
+    def start(self):
+        """Boot all of them side by side."""
+        config = self.config
+        config.kvm = config.accel == "kvm" or (config.accel == "auto" and kvm_works(config))
+        net.create()
+        names = ", ".join(l1.name for l1 in self.l1s)
+        say(f"booting {names} on {'KVM' if config.kvm else 'TCG (no KVM that works here)'}, "
+            f"about {4 if config.kvm else 12 * len(self.l1s)} s")
+        for l1 in self.l1s:
+            l1.start()
+        for l1 in self.l1s:
+            l1.wait_ready()
+            say(f"{l1.name} is up after {l1.ready_seconds:.1f} s")
+        with open(f"{self.run_dir}/lab.json", "w", encoding="utf-8") as file:
+            json.dump({"config": dataclasses.asdict(config), "sockets": self.l1s[0].sockets}, file)
+
+    def stop(self):
+        """Keep the kernel logs and stop the L1s; the findings in the logs, per L1."""
+        found = {}
+        for l1 in self.l1s:
+            if l1.proc is not None:
+                lines = l1.collect_dmesg()
+                if lines:
+                    found[l1.name] = lines
+                l1.stop()
+        return found
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""L0's network: two bridges in a network namespace of the lab's own.
+
+br0 joins the vdpa functions' taps, and has the address of the traffic's peer. br1 joins
+the manager NICs: a bridge of its own, so that migration's link can be cut between the
+L1s (isolate) while L0 still reaches both.
+"""
+import subprocess
+
+DATA = "10.77.0."
+MANAGER = "10.78.0."
+L0_DATA = DATA + "1"
+L2_DATA = DATA + "2"
+L0_MANAGER = MANAGER + "1"
+
+
+def ip(*words):
+    """Run ip(8)."""
+    subprocess.run(["ip", *words], check=True)
+
+
+def create():
+    """Make both bridges."""
+    # no traffic but the lab's own
+    for path in ("all", "default"):
+        with open(f"/proc/sys/net/ipv6/conf/{path}/disable_ipv6", "w", encoding="ascii") as file:
+            file.write("1")
+    ip("link", "set", "lo", "up")
+    for bridge, address in ("br0", L0_DATA), ("br1", L0_MANAGER):
+        ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
+        ip("addr", "add", address + "/24", "dev", bridge)
+        ip("link", "set", bridge, "up")
+
+
+def tap(name, bridge, queues=1):
+    """Make a tap that is a port of the bridge."""
+    ip("tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if queues > 1 else []))
+    ip("link", "set", name, "master", bridge, "up")
+
+
+def isolate(name, on):
+    """Cut (or join again) the link between isolated ports; both still reach the bridge itself."""
+    subprocess.run(["bridge", "link", "set", "dev", name, "isolated", "on" if on else "off"],
+                   check=True)
