@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The management side: "vdpa dev add" makes the one vDPA device of a function from
+ * what the function has and what the administrator asks for, "vdpa dev del" undoes it.
+ */
+#include <linux/etherdevice.h>
+#include <linux/pci.h>
+#include <linux/slab.h>
+#include <linux/virtio_config.h>
+#include <uapi/linux/vdpa.h>
+
+#include "virtio_lm_vdpa.h"
+
+/* A vDPA device in the making: what was asked for, held against what the device has */
+struct virtio_lm_plan {
+	struct virtio_lm_config config;
+	u64 offer;
+	u16 pairs;
+	u16 device_pairs;
+	u16 nvqs;
+};
+
+static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config *add,
+			  struct virtio_lm_plan *plan)
+{
+	u16 requested = 0, device_pairs, device_mtu;
+	struct device *dev = func_dev(func);
+	struct virtio_net_config config;
+	u64 missing;
+	int ret;
+
+	ret = virtio_lm_read_config(func, &config);
+	if (ret)
+		return ret;
+	device_pairs = virtio_lm_multiqueue(func->features) ?
+		       __virtio16_to_cpu(true, config.max_virtqueue_pairs) : 1;
+	device_mtu = func->features & BIT_ULL(VIRTIO_NET_F_MTU) ?
+		     __virtio16_to_cpu(true, config.mtu) : ETH_MAX_MTU;
+
+	*plan = (struct virtio_lm_plan){ };
+	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MACADDR)) {
+		if (!is_valid_ether_addr(add->net.mac)) {
+			dev_err(dev, "mac %pM is not a unicast address\n", add->net.mac);
+			return -EINVAL;
+		}
+		ether_addr_copy(plan->config.mac, add->net.mac);
+		plan->config.has_mac = true;
+	}
+	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MTU)) {
+		if (add->net.mtu < ETH_MIN_MTU || add->net.mtu > device_mtu) {
+			dev_err(dev, "mtu %u is not between %u and the device's %u\n",
+				add->net.mtu, ETH_MIN_MTU, device_mtu);
+			return -EINVAL;
+		}
+		plan->config.mtu = add->net.mtu;
+	}
+	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MAX_VQP))
+		requested = add->net.max_vq_pairs;
+
+	plan->offer = virtio_lm_default_features(func->features);
+	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_FEATURES))
+		plan->offer = add->device_features;
+	else
+		plan->offer |= virtio_lm_overlay_features(&plan->config);
+
+	missing = plan->offer & ~(func->features | virtio_lm_overlay_features(&plan->config));
+	if (missing) {
+		dev_err(dev, "device_features 0x%llx: there is no 0x%llx here\n",
+			plan->offer, missing);
+		return -EINVAL;
+	}
+	missing = (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)) & ~plan->offer;
+	if (missing) {
+		dev_err(dev, "device_features 0x%llx lack 0x%llx, which vDPA cannot do without\n",
+			plan->offer, missing);
+		return -EINVAL;
+	}
+	missing = virtio_lm_orphan_features(plan->offer);
+	if (missing) {
+		dev_err(dev, "device_features 0x%llx: 0x%llx need CTRL_VQ (0x%llx) as well\n",
+			plan->offer, missing, BIT_ULL(VIRTIO_NET_F_CTRL_VQ));
+		return -EINVAL;
+	}
+
+	/* With CTRL_RX a guest can have the device filter, and it would by its own address */
+	if (plan->config.has_mac && plan->offer & BIT_ULL(VIRTIO_NET_F_CTRL_RX) &&
+	    !ether_addr_equal_unaligned(plan->config.mac, config.mac)) {
+		dev_err(dev, "mac %pM with CTRL_RX (0x%llx): the device would filter for its own %pM\n",
+			plan->config.mac, BIT_ULL(VIRTIO_NET_F_CTRL_RX), config.mac);
+		return -EINVAL;
+	}
+
+	ret = virtio_lm_pairs(plan->offer, requested, device_pairs, func->num_queues);
+	if (ret < 0) {
+		dev_err(dev,
+			"max_vqp %u: the device has %u queue pairs, %u virtqueues; two pairs or more need MQ and CTRL_VQ in device_features, one pair of several must be without MQ\n",
+			requested, device_pairs, func->num_queues);
+		return ret;
+	}
+	plan->pairs = ret;
+	plan->device_pairs = device_pairs;
+	plan->nvqs = 2 * plan->pairs + !!(plan->offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ));
+	if (virtio_lm_multiqueue(plan->offer))
+		plan->config.max_pairs = plan->pairs;
+	return 0;
+}
+
+/* Undoes virtio_lm_map_vqs(), whole or in part */
+static void virtio_lm_unmap_vqs(struct virtio_lm_vdpa *vlm)
+{
+	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
+	int i;
+
+	/* The library maps each doorbell by itself only if it has not mapped them all */
+	for (i = 0; i < vlm->nvqs; i++) {
+		if (vlm->vqs[i].notify && !mdev->notify_base)
+			pci_iounmap(mdev->pci_dev, vlm->vqs[i].notify);
+		vlm->vqs[i].notify = NULL;
+	}
+}
+
+static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_plan *plan)
+{
+	u32 width = plan->offer & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA) ? sizeof(u32) : sizeof(u16);
+	struct virtio_lm_func *func = vlm->func;
+	struct virtio_pci_modern_device *mdev = &func->mdev;
+	struct virtio_lm_vq *vq;
+	resource_size_t pa;
+	u64 offset;
+	int i;
+
+	vlm->num_max = U16_MAX;
+	for (i = 0; i < vlm->nvqs; i++) {
+		vq = &vlm->vqs[i];
+		spin_lock_init(&vq->call.lock);
+		vq->irq = -EINVAL;
+		vq->hw = virtio_lm_hw_index(i, plan->offer, plan->pairs, plan->device_pairs);
+
+		vq->num_max = vp_modern_get_queue_size(mdev, vq->hw);
+		vq->num = vq->num_max;
+		vlm->num_max = min(vlm->num_max, vq->num_max);
+		if (!vq->num_max || vq->num_max > VIRTIO_LM_VQ_NUM_MAX) {
+			dev_err(func_dev(func), "vq %u: device names a size of %u\n",
+				vq->hw, vq->num_max);
+			goto err;
+		}
+
+		vq->notify = vp_modern_map_vq_notify(mdev, vq->hw, &pa);
+		if (!vq->notify)
+			goto err;	/* the library has said why */
+
+		offset = pa - pci_resource_start(mdev->pci_dev, func->notify.bar);
+		if (!virtio_lm_doorbell_fits(&func->notify, offset, width)) {
+			dev_err(func_dev(func),
+				"vq %u: doorbell at 0x%llx is not in the notify structure at 0x%x + 0x%x\n",
+				vq->hw, offset, func->notify.offset, func->notify.length);
+			goto err;
+		}
+		if (virtio_lm_doorbell_mappable(&func->notify, offset,
+						mdev->notify_offset_multiplier, pa, PAGE_SIZE)) {
+			vq->doorbell.addr = pa;
+			vq->doorbell.size = PAGE_SIZE;
+		}
+	}
+
+	return virtio_lm_gone(func) ? -ENODEV : 0;
+
+err:
+	return virtio_lm_gone(func) ? -ENODEV : -EINVAL;
+}
+
+static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
+{
+	virtio_lm_free_vectors(vlm);
+	virtio_lm_unmap_vqs(vlm);
+}
+
+static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
+			     const struct vdpa_dev_set_config *add)
+{
+	struct virtio_lm_func *func = container_of(mgmt, struct virtio_lm_func, mgmt);
+	struct pci_dev *pdev = func->mdev.pci_dev;
+	struct virtio_lm_vdpa *vlm;
+	struct virtio_lm_plan plan;
+	int ret;
+
+	if (func->vlm) {
+		dev_err(&pdev->dev, "cannot add %s: the function is already %s\n",
+			name, dev_name(&func->vlm->vdpa.dev));
+		return -ENOSPC;
+	}
+
+	/* Queue sizes below are the device's maxima only right after a reset */
+	ret = virtio_lm_reset_device(func);
+	if (ret)
+		return ret;
+	ret = virtio_lm_plan(func, add, &plan);
+	if (ret)
+		return ret;
+
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, &pdev->dev, &virtio_lm_vdpa_ops,
+				1, 1, name, false);
+	if (IS_ERR(vlm))
+		return PTR_ERR(vlm);
+
+	vlm->vdpa.dma_dev = &pdev->dev;
+	vlm->vdpa.mdev = mgmt;
+	vlm->func = func;
+	vlm->offer = plan.offer;
+	vlm->config = plan.config;
+	vlm->config_irq = -EINVAL;
+	mutex_init(&vlm->lock);
+	spin_lock_init(&vlm->config_call.lock);
+
+	vlm->vqs = kvcalloc(plan.nvqs, sizeof(*vlm->vqs), GFP_KERNEL);
+	if (!vlm->vqs) {
+		ret = -ENOMEM;
+		goto err;
+	}
+	vlm->nvqs = plan.nvqs;
+
+	ret = virtio_lm_map_vqs(vlm, &plan);
+	if (ret)
+		goto err;
+	ret = virtio_lm_alloc_vectors(vlm);
+	if (ret)
+		goto err;
+	ret = _vdpa_register_device(&vlm->vdpa, vlm->nvqs);
+	if (ret)
+		goto err;
+
+	func->vlm = vlm;
+	return 0;
+
+err:
+	virtio_lm_teardown(vlm);
+	put_device(&vlm->vdpa.dev);
+	return ret;
+}
+
+static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vdpa)
+{
+	struct virtio_lm_func *func = container_of(mgmt, struct virtio_lm_func, mgmt);
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+
+	/* The unregistration may drop the last reference */
+	get_device(&vdpa->dev);
+	_vdpa_unregister_device(vdpa);
+	virtio_lm_reset_vdpa(vlm);
+	virtio_lm_teardown(vlm);
+	func->vlm = NULL;
+	put_device(&vdpa->dev);
+}
+
+static const struct vdpa_mgmtdev_ops virtio_lm_mgmt_ops = {
+	.dev_add = virtio_lm_dev_add,
+	.dev_del = virtio_lm_dev_del,
+};
+
+/**
+ * virtio_lm_mgmt_register - make a function known to the vDPA management API
+ * @func: the function
+ *
+ * Return: 0 or a negative errno
+ */
+int virtio_lm_mgmt_register(struct virtio_lm_func *func)
+{
+	struct vdpa_mgmt_dev *mgmt = &func->mgmt;
+
+	func->id_table[0].device = func->mdev.id.device;
+	func->id_table[0].vendor = func->mdev.id.vendor;
+
+	mgmt->device = func_dev(func);
+	mgmt->ops = &virtio_lm_mgmt_ops;
+	mgmt->id_table = func->id_table;
+	mgmt->max_supported_vqs = func->num_queues;
+	/* MAC and MTU can be had of any device: they come with the values provisioned */
+	mgmt->supported_features = func->features | BIT_ULL(VIRTIO_NET_F_MAC) |
+				   BIT_ULL(VIRTIO_NET_F_MTU);
+	mgmt->config_attr_mask = BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MACADDR) |
+				 BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MTU) |
+				 BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MAX_VQP) |
+				 BIT_ULL(VDPA_ATTR_DEV_FEATURES);
+
+	return vdpa_mgmtdev_register(mgmt);
+}

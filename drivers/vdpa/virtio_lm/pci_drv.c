@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The PCI side of virtio_lm_vdpa: which functions it claims, what it takes from
+ * them at probe and gives back at remove.
+ */
+#include <linux/iopoll.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/slab.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+
+#include "virtio_lm_vdpa.h"
+
+/* virtio 1.3, 4.1.2: 0x1040 + virtio device ID. A transitional ID would be a legacy device too */
+#define VIRTIO_LM_PCI_DEVICE_ID		(0x1040 + VIRTIO_ID_NET)
+
+#define VIRTIO_LM_POLL_US		50
+
+static unsigned int deadline_ms = 5000;
+module_param(deadline_ms, uint, 0644);
+MODULE_PARM_DESC(deadline_ms,
+		 "longest wait for the device to reset, suspend or resume, in ms (default 5000)");
+
+/**
+ * virtio_lm_deadline_us - how long to wait for the device to do as told
+ *
+ * Return: microseconds
+ */
+u64 virtio_lm_deadline_us(void)
+{
+	return (u64)READ_ONCE(deadline_ms) * USEC_PER_MSEC;
+}
+
+/**
+ * virtio_lm_reset_device - virtio reset of the whole function
+ * @func: the function
+ *
+ * Virtio 1.3, 4.1.4.3.2: having written 0 the driver waits until it reads 0. A device that
+ * does not get there may go on with DMA into memory that is about to be given away, so it
+ * loses bus mastering until a later reset succeeds.
+ *
+ * Return: 0, -ENODEV if the device is gone, -ETIMEDOUT if it did not reset in time
+ */
+int virtio_lm_reset_device(struct virtio_lm_func *func)
+{
+	struct pci_dev *pdev = func->mdev.pci_dev;
+	u8 status;
+	int ret;
+
+	vp_modern_set_status(&func->mdev, 0);
+	ret = read_poll_timeout(vp_modern_get_status, status, status == 0 || status == 0xff,
+				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false, &func->mdev);
+	if (status == 0xff)
+		ret = -ENODEV;
+	if (ret) {
+		pci_clear_master(pdev);
+		dev_err_ratelimited(&pdev->dev,
+				    "reset failed (%d), device status 0x%02x: DMA cut off until a reset succeeds\n",
+				    ret, status);
+		return ret;
+	}
+
+	pci_set_master(pdev);
+	return 0;
+}
+
+/* What the function says of itself, once and for all; nothing of it is believed unchecked */
+static int virtio_lm_identify(struct virtio_lm_func *func)
+{
+	struct virtio_pci_modern_device *mdev = &func->mdev;
+	u16 num_queues;
+	u64 features;
+
+	features = vp_modern_get_features(mdev);
+	num_queues = vp_modern_get_num_queues(mdev);
+	if (virtio_lm_gone(func))
+		return -ENODEV;
+
+	/*
+	 * Without ACCESS_PLATFORM the device would take a VMM's addresses for this machine's
+	 * physical ones and write past the IOMMU; VERSION_1 is what makes its rings and the
+	 * LM block little endian.
+	 */
+	if (!(features & BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)) ||
+	    !(features & BIT_ULL(VIRTIO_F_VERSION_1))) {
+		dev_err(func_dev(func),
+			"device features 0x%llx lack VERSION_1 or ACCESS_PLATFORM: in QEMU, set iommu_platform=on\n",
+			features);
+		return -EINVAL;
+	}
+	if (num_queues < 2) {
+		dev_err(func_dev(func), "device has %u virtqueues, a NIC needs two\n", num_queues);
+		return -EINVAL;
+	}
+
+	func->num_queues = min(num_queues, VIRTIO_LM_MAX_VQS);
+	func->features = virtio_lm_usable_features(features, func->caps);
+	return 0;
+}
+
+static int virtio_lm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct virtio_lm_func *func;
+	int ret;
+
+	func = kzalloc(sizeof(*func), GFP_KERNEL);
+	if (!func)
+		return -ENOMEM;
+	func->mdev.pci_dev = pdev;
+	pci_set_drvdata(pdev, func);
+
+	ret = pci_enable_device(pdev);
+	if (ret)
+		goto err_free;
+
+	ret = vp_modern_probe(&func->mdev);
+	if (ret)
+		goto err_disable;
+
+	/* driver_override brings any function here, whatever the ID table says */
+	if (func->mdev.id.device != VIRTIO_ID_NET || !func->mdev.device) {
+		dev_err(&pdev->dev, "virtio device type %u: not a network device\n",
+			func->mdev.id.device);
+		ret = -ENODEV;
+		goto err_modern;
+	}
+
+	ret = virtio_lm_find(func);
+	if (ret)
+		goto err_modern;
+
+	/* Whoever drove it before may have left it in any state */
+	ret = virtio_lm_reset_device(func);
+	if (ret)
+		goto err_unmap;
+
+	ret = virtio_lm_identify(func);
+	if (ret)
+		goto err_master;
+
+	ret = virtio_lm_mgmt_register(func);
+	if (ret)
+		goto err_master;
+
+	return 0;
+
+err_master:
+	pci_clear_master(pdev);
+err_unmap:
+	virtio_lm_unmap(func);
+err_modern:
+	vp_modern_remove(&func->mdev);
+err_disable:
+	pci_disable_device(pdev);
+err_free:
+	kfree(func);
+	return ret;
+}
+
+/*
+ * Works with the device gone: whatever is read is not used for anything but an early end
+ * of a wait. If a process has /dev/vhost-vdpa-N open, vhost-vdpa keeps us here until it
+ * closes it; its ioctls go on meanwhile and fail.
+ */
+static void virtio_lm_remove(struct pci_dev *pdev)
+{
+	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	vdpa_mgmtdev_unregister(&func->mgmt);	/* deletes the vDPA device too */
+	pci_clear_master(pdev);
+	virtio_lm_unmap(func);
+	vp_modern_remove(&func->mdev);
+	pci_disable_device(pdev);
+	kfree(func);
+}
+
+static const struct pci_device_id virtio_lm_id_table[] = {
+	{ PCI_DEVICE_SUB(PCI_VENDOR_ID_REDHAT_QUMRANET, VIRTIO_LM_PCI_DEVICE_ID,
+			 PCI_ANY_ID, VIRTIO_LM_SUBSYS_DEVICE_ID) },
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, virtio_lm_id_table);
+
+static struct pci_driver virtio_lm_pci_driver = {
+	.name		= VIRTIO_LM_DRIVER_NAME,
+	.id_table	= virtio_lm_id_table,
+	.probe		= virtio_lm_probe,
+	.remove		= virtio_lm_remove,
+};
+module_pci_driver(virtio_lm_pci_driver);
+
+MODULE_DESCRIPTION("vDPA driver for virtio-net PCI functions with live-migration registers");
+MODULE_LICENSE("GPL");

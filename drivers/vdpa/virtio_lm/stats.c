@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Vendor statistics of a virtqueue, for "vdpa dev vstats show".
+ */
+#include <linux/netlink.h>
+#include <net/netlink.h>
+#include <uapi/linux/vdpa.h>
+
+#include "virtio_lm_vdpa.h"
+
+static int virtio_lm_put_stat(struct sk_buff *msg, const char *name, u64 value)
+{
+	if (nla_put_string(msg, VDPA_ATTR_DEV_VENDOR_ATTR_NAME, name) ||
+	    nla_put_u64_64bit(msg, VDPA_ATTR_DEV_VENDOR_ATTR_VALUE, value, VDPA_ATTR_PAD))
+		return -EMSGSIZE;
+	return 0;
+}
+
+/**
+ * virtio_lm_vq_stats - put a virtqueue's statistics into a netlink message
+ * @vlm: the vDPA device
+ * @idx: index of the virtqueue
+ * @msg: the message
+ * @extack: for what went wrong
+ *
+ * The indices are the device's at this moment; of a running queue they are old when read.
+ *
+ * Return: 0 or a negative errno
+ */
+int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
+		       struct netlink_ext_ack *extack)
+{
+	struct virtio_lm_vq *vq;
+	unsigned long flags;
+	u64 calls;
+	u32 ring;
+	int ret;
+
+	if (idx >= vlm->nvqs) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "virtqueue %u: there are %u", idx, vlm->nvqs);
+		return -EINVAL;
+	}
+	vq = &vlm->vqs[idx];
+
+	ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
+	if (ret) {
+		NL_SET_ERR_MSG_MOD(extack, "the device is gone");
+		return ret;
+	}
+
+	spin_lock_irqsave(&vq->call.lock, flags);
+	calls = vq->call.calls;
+	spin_unlock_irqrestore(&vq->call.lock, flags);
+
+	ret = virtio_lm_put_stat(msg, "kicks", atomic64_read(&vq->kicks));
+	if (!ret)
+		ret = virtio_lm_put_stat(msg, "calls", calls);
+	if (!ret)
+		ret = virtio_lm_put_stat(msg, "avail_idx", ring & VIRTIO_LM_RING_STATE_AVAIL_MASK);
+	if (!ret)
+		ret = virtio_lm_put_stat(msg, "used_idx", ring >> VIRTIO_LM_RING_STATE_USED_SHIFT);
+	return ret;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#undef TRACE_SYSTEM
+#define TRACE_SYSTEM virtio_lm_vdpa
+
+#if !defined(_VIRTIO_LM_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define _VIRTIO_LM_TRACE_H
+
+#include <linux/device.h>
+#include <linux/tracepoint.h>
+
+TRACE_EVENT(virtio_lm_status,
+	    TP_PROTO(struct device *dev, u8 from, u8 to, int ret),
+	    TP_ARGS(dev, from, to, ret),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(u8, from)
+			     __field(u8, to)
+			     __field(int, ret)
+	    ),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->from = from;
+			   __entry->to = to;
+			   __entry->ret = ret;
+	    ),
+	    TP_printk("%s 0x%02x -> 0x%02x ret=%d",
+		      __get_str(dev), __entry->from, __entry->to, __entry->ret)
+);
+
+DECLARE_EVENT_CLASS(virtio_lm_ring,
+		    TP_PROTO(struct device *dev, u16 hw, u32 ring, int ret),
+		    TP_ARGS(dev, hw, ring, ret),
+		    TP_STRUCT__entry(__string(dev, dev_name(dev))
+				     __field(u16, hw)
+				     __field(u32, ring)
+				     __field(int, ret)
+		    ),
+		    TP_fast_assign(__assign_str(dev);
+				   __entry->hw = hw;
+				   __entry->ring = ring;
+				   __entry->ret = ret;
+		    ),
+		    TP_printk("%s vq=%u avail=0x%04x used=0x%04x ret=%d",
+			      __get_str(dev), __entry->hw, __entry->ring & 0xffff,
+			      __entry->ring >> 16, __entry->ret)
+);
+
+DEFINE_EVENT(virtio_lm_ring, virtio_lm_get_ring,
+	     TP_PROTO(struct device *dev, u16 hw, u32 ring, int ret),
+	     TP_ARGS(dev, hw, ring, ret)
+);
+
+DEFINE_EVENT(virtio_lm_ring, virtio_lm_set_ring,
+	     TP_PROTO(struct device *dev, u16 hw, u32 ring, int ret),
+	     TP_ARGS(dev, hw, ring, ret)
+);
+
+DECLARE_EVENT_CLASS(virtio_lm_switch,
+		    TP_PROTO(struct device *dev, s64 us, int ret),
+		    TP_ARGS(dev, us, ret),
+		    TP_STRUCT__entry(__string(dev, dev_name(dev))
+				     __field(s64, us)
+				     __field(int, ret)
+		    ),
+		    TP_fast_assign(__assign_str(dev);
+				   __entry->us = us;
+				   __entry->ret = ret;
+		    ),
+		    TP_printk("%s us=%lld ret=%d", __get_str(dev), __entry->us, __entry->ret)
+);
+
+DEFINE_EVENT(virtio_lm_switch, virtio_lm_suspend,
+	     TP_PROTO(struct device *dev, s64 us, int ret),
+	     TP_ARGS(dev, us, ret)
+);
+
+DEFINE_EVENT(virtio_lm_switch, virtio_lm_resume,
+	     TP_PROTO(struct device *dev, s64 us, int ret),
+	     TP_ARGS(dev, us, ret)
+);
+
+TRACE_EVENT(virtio_lm_write,
+	    TP_PROTO(struct device *dev, u32 offset, u32 value),
+	    TP_ARGS(dev, offset, value),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(u32, offset)
+			     __field(u32, value)
+	    ),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->offset = offset;
+			   __entry->value = value;
+	    ),
+	    TP_printk("%s 0x%03x = 0x%08x", __get_str(dev), __entry->offset, __entry->value)
+);
+
+#endif /* _VIRTIO_LM_TRACE_H */
+
+#undef TRACE_INCLUDE_PATH
+#define TRACE_INCLUDE_PATH .
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_FILE trace
+#include <trace/define_trace.h>

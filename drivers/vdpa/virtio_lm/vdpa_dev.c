@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The vDPA device: the operations through which the bus drives it, in the order in
+ * which a VMM's start, run and stop go through them.
+ *
+ * What the bus sets on a virtqueue is kept here and written when the queue is made
+ * ready. So the order of a VMM's calls does not matter, a reset is a clean start,
+ * and the device sees every queue set up in the order that virtio 1.3, 4.1.5.1.3
+ * gives, with its ring state staged first.
+ */
+#include <linux/iopoll.h>
+#include <linux/log2.h>
+#include <linux/pci.h>
+#include <linux/virtio_config.h>
+#include <uapi/linux/vhost_types.h>
+
+#include "trace.h"
+#include "virtio_lm_vdpa.h"
+
+static u32 virtio_lm_get_device_id(struct vdpa_device *vdpa)
+{
+	return to_vlm(vdpa)->func->mdev.id.device;
+}
+
+static u32 virtio_lm_get_vendor_id(struct vdpa_device *vdpa)
+{
+	return to_vlm(vdpa)->func->mdev.id.vendor;
+}
+
+static u16 virtio_lm_get_vq_num_max(struct vdpa_device *vdpa)
+{
+	return to_vlm(vdpa)->num_max;
+}
+
+static u16 virtio_lm_get_vq_num_min(struct vdpa_device *vdpa)
+{
+	return 1;
+}
+
+static u32 virtio_lm_get_vq_align(struct vdpa_device *vdpa)
+{
+	return PAGE_SIZE;
+}
+
+/* One function without PASID has one address space, hence one group */
+static u32 virtio_lm_get_vq_group(struct vdpa_device *vdpa, u16 idx)
+{
+	return 0;
+}
+
+/**
+ * virtio_lm_reset_vdpa - reset the device and forget all that the bus has set
+ * @vlm: the vDPA device
+ *
+ * The callbacks are forgotten too: their owner may be about to go away, and the next one
+ * need not set its own before DRIVER_OK.
+ *
+ * Return: 0 or a negative errno; the driver's own state is reset in either case
+ */
+int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
+{
+	static const struct vdpa_callback none;
+	struct virtio_lm_vq *vq;
+	int i, ret;
+
+	guard(mutex)(&vlm->lock);
+
+	for (i = 0; i < vlm->nvqs; i++)
+		WRITE_ONCE(vlm->vqs[i].ready, false);
+
+	ret = virtio_lm_reset_device(vlm->func);
+	virtio_lm_free_irqs(vlm);
+
+	for (i = 0; i < vlm->nvqs; i++) {
+		vq = &vlm->vqs[i];
+		virtio_lm_set_cb(&vq->call, &none);
+		vq->enabled = false;
+		vq->has_state = false;
+		vq->num = vq->num_max;
+		vq->desc = 0;
+		vq->driver = 0;
+		vq->device = 0;
+	}
+	virtio_lm_set_cb(&vlm->config_call, &none);
+
+	trace_virtio_lm_status(&vlm->vdpa.dev, vlm->status, 0, ret);
+	WRITE_ONCE(vlm->features, 0);
+	WRITE_ONCE(vlm->status, 0);
+	vlm->suspended = false;
+	return ret;
+}
+
+static int virtio_lm_reset(struct vdpa_device *vdpa)
+{
+	return virtio_lm_reset_vdpa(to_vlm(vdpa));
+}
+
+/* No virtio status reads 0xff: that is a device that has gone, and it will not come back */
+static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u8 status = vp_modern_get_status(&vlm->func->mdev);
+
+	if (status == 0xff)
+		return READ_ONCE(vlm->status) | VIRTIO_CONFIG_S_NEEDS_RESET;
+
+	return status;
+}
+
+/*
+ * This cannot fail. A status that could not be set is one the bus does not read back, which
+ * is how virtio lets a device refuse FEATURES_OK, and what VMMs check.
+ */
+static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	int ret = 0;
+
+	if (!status) {
+		virtio_lm_reset_vdpa(vlm);
+		return;
+	}
+
+	guard(mutex)(&vlm->lock);
+
+	if (status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		ret = virtio_lm_request_irqs(vlm);
+
+	trace_virtio_lm_status(&vdpa->dev, vlm->status, status, ret);
+	if (ret)
+		return;
+
+	WRITE_ONCE(vlm->status, status);
+	vp_modern_set_status(&vlm->func->mdev, status);
+}
+
+static u64 virtio_lm_get_device_features(struct vdpa_device *vdpa)
+{
+	return to_vlm(vdpa)->offer;
+}
+
+/* A virtqueue may be enabled after DRIVER_OK; virtio has no rule against it */
+static u64 virtio_lm_get_backend_features(const struct vdpa_device *vdpa)
+{
+	return BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK);
+}
+
+/*
+ * The two bits that must be there are those without which the device would take addresses
+ * past the IOMMU or rings in the guest's byte order. The vDPA core itself tries 0 for a
+ * driver that reads the configuration first, and does not mind if that is refused.
+ */
+static int virtio_lm_set_driver_features(struct vdpa_device *vdpa, u64 features)
+{
+	const u64 must = BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | BIT_ULL(VIRTIO_F_VERSION_1);
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+
+	guard(mutex)(&vlm->lock);
+
+	if (vlm->status & VIRTIO_CONFIG_S_FEATURES_OK)
+		return -EBUSY;
+	if (features & ~vlm->offer || (features & must) != must)
+		return -EINVAL;
+
+	/* What the driver brings along, the device does not know of */
+	vp_modern_set_features(&vlm->func->mdev, features & vlm->func->features);
+	WRITE_ONCE(vlm->features, features);
+	return 0;
+}
+
+static u64 virtio_lm_get_driver_features(struct vdpa_device *vdpa)
+{
+	return READ_ONCE(to_vlm(vdpa)->features);
+}
+
+static size_t virtio_lm_get_config_size(struct vdpa_device *vdpa)
+{
+	return sizeof(struct virtio_net_config);
+}
+
+/* A configuration that cannot be read is all zeroes: an invalid address and a link down */
+static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
+				 void *buf, unsigned int len)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_net_config config;
+
+	memset(buf, 0, len);
+	if (offset >= sizeof(config) || virtio_lm_read_config(vlm->func, &config))
+		return;
+
+	virtio_lm_overlay_config(&config, &vlm->config);
+	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, sizeof(config) - offset));
+}
+
+/* No field of it is writable for a driver (virtio 1.3, 5.1.4) */
+static void virtio_lm_set_config(struct vdpa_device *vdpa, unsigned int offset,
+				 const void *buf, unsigned int len)
+{
+}
+
+static u32 virtio_lm_get_generation(struct vdpa_device *vdpa)
+{
+	return vp_modern_generation(&to_vlm(vdpa)->func->mdev);
+}
+
+static void virtio_lm_set_config_cb(struct vdpa_device *vdpa, struct vdpa_callback *cb)
+{
+	virtio_lm_set_cb(&to_vlm(vdpa)->config_call, cb);
+}
+
+/* Every operation on a virtqueue starts here: not every caller checks its index */
+static struct virtio_lm_vq *virtio_lm_vq(struct virtio_lm_vdpa *vlm, u16 idx)
+{
+	return idx < vlm->nvqs ? &vlm->vqs[idx] : NULL;
+}
+
+static void virtio_lm_set_vq_cb(struct vdpa_device *vdpa, u16 idx, struct vdpa_callback *cb)
+{
+	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+
+	if (vq)
+		virtio_lm_set_cb(&vq->call, cb);
+}
+
+static u16 virtio_lm_get_vq_size(struct vdpa_device *vdpa, u16 idx)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+
+	guard(mutex)(&vlm->lock);
+	return vq ? vq->num : 0;
+}
+
+/* Checked when the queue is made ready: a VMM may set the features after this */
+static void virtio_lm_set_vq_num(struct vdpa_device *vdpa, u16 idx, u32 num)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+
+	guard(mutex)(&vlm->lock);
+	if (vq && !vq->enabled)
+		vq->num = num;
+}
+
+static int virtio_lm_set_vq_address(struct vdpa_device *vdpa, u16 idx, u64 desc_area,
+				    u64 driver_area, u64 device_area)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+
+	if (!vq)
+		return -EINVAL;
+
+	guard(mutex)(&vlm->lock);
+
+	/* virtio has no way to move the rings of an enabled queue, suspended or not */
+	if (vq->enabled)
+		return -EBUSY;
+
+	vq->desc = desc_area;
+	vq->driver = driver_area;
+	vq->device = device_area;
+	return 0;
+}
+
+static bool virtio_lm_packed(const struct virtio_lm_vdpa *vlm)
+{
+	return vlm->features & BIT_ULL(VIRTIO_F_RING_PACKED);
+}
+
+static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
+				  const struct vdpa_vq_state *state)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+	u32 ring;
+
+	if (!vq)
+		return -EINVAL;
+
+	guard(mutex)(&vlm->lock);
+
+	ring = virtio_lm_ring_encode(state, virtio_lm_packed(vlm));
+	if (vq->enabled)
+		return vlm->suspended ? virtio_lm_set_ring(vlm->func, vq->hw, ring) : -EBUSY;
+
+	vq->state = ring;
+	vq->has_state = true;
+	return 0;
+}
+
+/*
+ * Of a queue that runs, the state is old before it is read; a VMM that restored it would
+ * repeat or lose packets. It has to suspend first, or say that it is through with the queue.
+ */
+static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_state *state)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+	bool packed;
+	u32 ring;
+	int ret;
+
+	if (!vq)
+		return -EINVAL;
+
+	guard(mutex)(&vlm->lock);
+
+	packed = virtio_lm_packed(vlm);
+	if (!vq->enabled) {
+		/* Virtio 1.3, 2.8.1: both wrap counters of a packed ring start as 1 */
+		ring = vq->has_state ? vq->state : packed ? 0x80008000 : 0;
+	} else {
+		if (vq->ready && !vlm->suspended && (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK))
+			return -EBUSY;
+
+		ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
+		if (ret)
+			return ret;
+		if (vlm->suspended && !packed &&
+		    (ring & VIRTIO_LM_RING_STATE_AVAIL_MASK) !=
+		    ring >> VIRTIO_LM_RING_STATE_USED_SHIFT) {
+			dev_err_ratelimited(&vdpa->dev,
+					    "vq %u: suspended with descriptors in flight (ring state 0x%08x)\n",
+					    idx, ring);
+			return -EIO;
+		}
+	}
+
+	virtio_lm_ring_decode(ring, packed, state);
+	return 0;
+}
+
+/*
+ * Also for a driver that has negotiated NOTIFICATION_DATA: vhost-vdpa kicks through an eventfd,
+ * which has no data to pass on.
+ */
+static void virtio_lm_kick_vq(struct vdpa_device *vdpa, u16 idx)
+{
+	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+
+	if (!vq || !READ_ONCE(vq->ready))
+		return;
+
+	atomic64_inc(&vq->kicks);
+	iowrite16(vq->hw, vq->notify);
+}
+
+static int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
+{
+	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	int ret;
+
+	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK))
+		return -EPROTO;
+	if (!vq->num || vq->num > vq->num_max ||
+	    (!virtio_lm_packed(vlm) && !is_power_of_2(vq->num)))
+		return -EINVAL;
+
+	if (vq->has_state) {
+		ret = virtio_lm_set_ring(vlm->func, vq->hw, vq->state);
+		if (ret)
+			return ret;
+	}
+
+	vp_modern_set_queue_size(mdev, vq->hw, vq->num);
+	vp_modern_queue_address(mdev, vq->hw, vq->desc, vq->driver, vq->device);
+	if (vp_modern_queue_vector(mdev, vq->hw, idx) != idx)
+		return -EIO;
+
+	vp_modern_set_queue_enable(mdev, vq->hw, true);
+	if (!vp_modern_get_queue_enable(mdev, vq->hw))
+		return -EIO;
+
+	return virtio_lm_gone(vlm->func) ? -ENODEV : 0;
+}
+
+/* Virtio 1.3, 4.1.4.3.2: when the reset is done, queue_reset and queue_enable both read 0 */
+static u16 virtio_lm_read_queue_reset(struct virtio_pci_modern_common_cfg __iomem *cfg)
+{
+	return vp_ioread16(&cfg->queue_reset) | vp_ioread16(&cfg->cfg.queue_enable);
+}
+
+static int virtio_lm_reset_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
+{
+	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
+	struct virtio_pci_modern_common_cfg __iomem *cfg;
+	u16 value;
+	int ret;
+
+	if (mdev->common_len < offsetofend(struct virtio_pci_modern_common_cfg, queue_reset))
+		return -EIO;
+
+	/* vp_modern_set_queue_reset() would wait for ever */
+	cfg = (struct virtio_pci_modern_common_cfg __iomem *)mdev->common;
+	vp_iowrite16(vq->hw, &cfg->cfg.queue_select);
+	vp_iowrite16(1, &cfg->queue_reset);
+	ret = read_poll_timeout(virtio_lm_read_queue_reset, value, value == 0 || value == 0xffff,
+				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false, cfg);
+	if (value == 0xffff)
+		return -ENODEV;
+	return ret;
+}
+
+/*
+ * A driver must not write 0 to queue_enable (virtio 1.3, 4.1.4.3.2), and QEMU breaks the device
+ * of one that does. So without RING_RESET a queue that is no longer wanted stays enabled
+ * until the next device reset, which in a VMM's stop comes right after; until then it is only
+ * no longer kicked.
+ *
+ * "ready" is set before the queue is enabled: a kick that comes in between is heard too early,
+ * which is harmless, since being enabled counts as a kick; one that came after would be lost.
+ */
+static void virtio_lm_set_vq_ready(struct vdpa_device *vdpa, u16 idx, bool ready)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+	int ret = 0;
+
+	if (!vq)
+		return;
+
+	guard(mutex)(&vlm->lock);
+
+	if (ready == vq->ready)
+		return;
+
+	WRITE_ONCE(vq->ready, ready);
+	if (ready && vq->enabled) {
+		virtio_lm_kick_vq(vdpa, idx);
+	} else if (ready) {
+		ret = virtio_lm_enable_vq(vlm, idx);
+		vq->enabled = !ret;
+		WRITE_ONCE(vq->ready, !ret);
+	} else if (vq->enabled && (vlm->features & BIT_ULL(VIRTIO_F_RING_RESET))) {
+		ret = virtio_lm_reset_vq(vlm, vq);
+		vq->enabled = ret;
+		vq->has_state = false;
+	}
+
+	if (ret)
+		dev_err_ratelimited(&vdpa->dev, "vq %u: cannot be %s (%d), size %u of at most %u\n",
+				    idx, ready ? "enabled" : "reset", ret, vq->num, vq->num_max);
+}
+
+static bool virtio_lm_get_vq_ready(struct vdpa_device *vdpa, u16 idx)
+{
+	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+
+	return vq && READ_ONCE(vq->ready);
+}
+
+static int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx)
+{
+	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+
+	return vq ? vq->irq : -EINVAL;
+}
+
+static void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u16 idx = data;
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+
+	if (!(READ_ONCE(vlm->features) & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA))) {
+		virtio_lm_kick_vq(vdpa, idx);
+		return;
+	}
+	if (!vq || !READ_ONCE(vq->ready))
+		return;
+
+	atomic64_inc(&vq->kicks);
+	iowrite32((data & 0xffff0000) | vq->hw, vq->notify);
+}
+
+/*
+ * vhost-vdpa asks again at each page fault and does not look at the size then, so for a given
+ * queue the answer is the same for as long as the vDPA device lives.
+ */
+static struct vdpa_notification_area
+virtio_lm_get_vq_notification(struct vdpa_device *vdpa, u16 idx)
+{
+	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+
+	return vq ? vq->doorbell : (struct vdpa_notification_area){ };
+}
+
+/*
+ * A VMM takes its eventfds away right after this. The device's last interrupt may still be on
+ * its way then, so each queue's callback is invoked once: spurious at worst, never missing.
+ */
+static int virtio_lm_suspend_vdpa(struct vdpa_device *vdpa)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	int i, ret;
+
+	guard(mutex)(&vlm->lock);
+
+	if (vlm->suspended)
+		return 0;
+
+	ret = virtio_lm_suspend(vlm->func);
+	if (ret)
+		return ret;
+
+	vlm->suspended = true;
+	for (i = 0; i < vlm->nvqs; i++)
+		if (vlm->vqs[i].ready)
+			virtio_lm_call(&vlm->vqs[i].call);
+
+	return 0;
+}
+
+static int virtio_lm_resume_vdpa(struct vdpa_device *vdpa)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	int ret;
+
+	guard(mutex)(&vlm->lock);
+
+	if (!vlm->suspended)
+		return 0;
+
+	ret = virtio_lm_resume(vlm->func);
+	if (ret)
+		return ret;
+
+	vlm->suspended = false;
+	return 0;
+}
+
+static int virtio_lm_get_vendor_vq_stats(struct vdpa_device *vdpa, u16 idx, struct sk_buff *msg,
+					 struct netlink_ext_ack *extack)
+{
+	return virtio_lm_vq_stats(to_vlm(vdpa), idx, msg, extack);
+}
+
+/* Memory only: a reference may outlive the function */
+static void virtio_lm_free(struct vdpa_device *vdpa)
+{
+	kvfree(to_vlm(vdpa)->vqs);
+}
+
+const struct vdpa_config_ops virtio_lm_vdpa_ops = {
+	.get_device_id		= virtio_lm_get_device_id,
+	.get_vendor_id		= virtio_lm_get_vendor_id,
+	.get_vq_num_max		= virtio_lm_get_vq_num_max,
+	.get_vq_num_min		= virtio_lm_get_vq_num_min,
+	.get_vq_align		= virtio_lm_get_vq_align,
+	.get_vq_group		= virtio_lm_get_vq_group,
+	.reset			= virtio_lm_reset,
+	.get_status		= virtio_lm_get_status,
+	.set_status		= virtio_lm_set_status,
+	.get_device_features	= virtio_lm_get_device_features,
+	.get_backend_features	= virtio_lm_get_backend_features,
+	.set_driver_features	= virtio_lm_set_driver_features,
+	.get_driver_features	= virtio_lm_get_driver_features,
+	.get_config_size	= virtio_lm_get_config_size,
+	.get_config		= virtio_lm_get_config,
+	.set_config		= virtio_lm_set_config,
+	.get_generation		= virtio_lm_get_generation,
+	.set_config_cb		= virtio_lm_set_config_cb,
+	.set_vq_cb		= virtio_lm_set_vq_cb,
+	.get_vq_size		= virtio_lm_get_vq_size,
+	.set_vq_num		= virtio_lm_set_vq_num,
+	.set_vq_address		= virtio_lm_set_vq_address,
+	.set_vq_state		= virtio_lm_set_vq_state,
+	.get_vq_state		= virtio_lm_get_vq_state,
+	.set_vq_ready		= virtio_lm_set_vq_ready,
+	.get_vq_ready		= virtio_lm_get_vq_ready,
+	.get_vq_irq		= virtio_lm_get_vq_irq,
+	.kick_vq		= virtio_lm_kick_vq,
+	.kick_vq_with_data	= virtio_lm_kick_vq_with_data,
+	.get_vq_notification	= virtio_lm_get_vq_notification,
+	.suspend		= virtio_lm_suspend_vdpa,
+	.resume			= virtio_lm_resume_vdpa,
+	.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats,
+	.free			= virtio_lm_free,
+};

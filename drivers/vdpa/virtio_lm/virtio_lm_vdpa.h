@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What crosses the files of virtio_lm_vdpa, the vDPA parent driver of virtio-net
+ * PCI functions with live-migration (LM) registers.
+ *
+ * A function is probed (pci_drv.c), its LM block found (lm.c) and the function
+ * made known to the vDPA management API (mgmt.c). "vdpa dev add" then creates
+ * one vDPA device on it, and the bus drives that one through the operations in
+ * vdpa_dev.c; irq.c owns its interrupts, stats.c reports its counters.
+ * features.c and config.c hold what can be decided without touching a device.
+ */
+#ifndef _VIRTIO_LM_VDPA_H
+#define _VIRTIO_LM_VDPA_H
+
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/vdpa.h>
+#include <linux/virtio_lm.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_pci_modern.h>
+
+#define VIRTIO_LM_DRIVER_NAME	"virtio_lm_vdpa"
+
+/* Pause between two looks at a register that the device is to change */
+#define VIRTIO_LM_POLL_US	50
+
+/* Virtio 1.3, 2.7 and 2.8: no virtqueue is larger */
+#define VIRTIO_LM_VQ_NUM_MAX	32768
+
+struct virtio_lm_vdpa;
+
+/**
+ * struct virtio_lm_notify - the notify structure of a function
+ * @bar: BAR that holds it
+ * @offset: of its first byte in the BAR
+ * @length: in bytes; the LM block starts right behind
+ */
+struct virtio_lm_notify {
+	u8 bar;
+	u32 offset;
+	u32 length;
+};
+
+/**
+ * struct virtio_lm_func - one PCI function, from probe to remove
+ * @mdev: its virtio structures, as the kernel's modern virtio-pci library maps them
+ * @mgmt: its face to the vDPA management API
+ * @id_table: the one class of device that @mgmt can create, and a terminator
+ * @notify: its notify structure
+ * @lm: its LM block
+ * @features: of what the device offers, what this driver can pass on
+ * @num_queues: virtqueues of the device that the LM block has a register for
+ * @caps: LM_CAPS
+ * @vlm: the vDPA device on it, or NULL; protected by the vDPA core's device lock
+ */
+struct virtio_lm_func {
+	struct virtio_pci_modern_device mdev;
+	struct vdpa_mgmt_dev mgmt;
+	struct virtio_device_id id_table[2];
+	struct virtio_lm_notify notify;
+	void __iomem *lm;
+	u64 features;
+	u16 num_queues;
+	u32 caps;
+	struct virtio_lm_vdpa *vlm;
+};
+
+/**
+ * struct virtio_lm_cb - a callback that one interrupt invokes
+ * @lock: held while @cb is invoked or replaced, so whoever replaced it knows that the
+ *	old one is neither running nor going to
+ * @cb: what to invoke
+ * @calls: how often it was
+ */
+struct virtio_lm_cb {
+	spinlock_t lock;	/* see above */
+	struct vdpa_callback cb;
+	u64 calls;
+};
+
+/**
+ * struct virtio_lm_vq - one virtqueue
+ * @call: its callback
+ * @notify: its doorbell
+ * @doorbell: the doorbell's page, if a VMM may map it; else empty
+ * @kicks: how often the driver rang @notify
+ * @irq: Linux interrupt number, or negative while none is requested
+ * @hw: the device's index of it
+ * @num_max: size that the device names after a reset
+ * @num: size to enable it with
+ * @desc: address of the descriptor area to enable it with
+ * @driver: address of the driver area to enable it with
+ * @device: address of the device area to enable it with
+ * @state: LM_RING_STATE to enable it with, if @has_state
+ * @has_state: the bus has set @state since the last reset
+ * @enabled: the device has it enabled
+ * @ready: the bus wants it to run
+ * @name: of its interrupt
+ */
+struct virtio_lm_vq {
+	struct virtio_lm_cb call;
+	void __iomem *notify;
+	struct vdpa_notification_area doorbell;
+	atomic64_t kicks;
+	int irq;
+	u16 hw;
+	u16 num_max;
+	u32 num;
+	u64 desc;
+	u64 driver;
+	u64 device;
+	u32 state;
+	bool has_state;
+	bool enabled;
+	bool ready;
+	char name[48];
+};
+
+/**
+ * struct virtio_lm_config - what "vdpa dev add" put over the device's configuration
+ * @mac: address, if @has_mac
+ * @mtu: MTU, if not 0
+ * @max_pairs: queue pairs, if not 0
+ * @has_mac: @mac was given
+ */
+struct virtio_lm_config {
+	u8 mac[ETH_ALEN];
+	u16 mtu;
+	u16 max_pairs;
+	bool has_mac;
+};
+
+/**
+ * struct virtio_lm_vdpa - one vDPA device, from "vdpa dev add" to "vdpa dev del"
+ * @vdpa: what the bus sees
+ * @func: the function that it runs on
+ * @lock: serialises everything that selects a queue or a feature word in the common
+ *	configuration, and all state below. The bus is no help: vhost-vdpa's ioctls, the
+ *	management API and virtio_vdpa hold different locks
+ * @offer: feature bits offered to the bus
+ * @features: feature bits the bus accepted
+ * @config: overlay on the device's configuration
+ * @config_call: configuration callback
+ * @config_irq: its Linux interrupt number, or negative while none is requested
+ * @status: device status last written
+ * @suspended: a suspend has succeeded, and neither resume nor reset since
+ * @vectors: MSI-X vectors are allocated
+ * @nvqs: virtqueues in @vqs
+ * @num_max: size that every one of them can have
+ * @vqs: the virtqueues
+ * @config_name: of the configuration interrupt
+ */
+struct virtio_lm_vdpa {
+	struct vdpa_device vdpa;
+	struct virtio_lm_func *func;
+	struct mutex lock;	/* see above */
+	u64 offer;
+	u64 features;
+	struct virtio_lm_config config;
+	struct virtio_lm_cb config_call;
+	int config_irq;
+	u8 status;
+	bool suspended;
+	bool vectors;
+	u16 nvqs;
+	u16 num_max;
+	struct virtio_lm_vq *vqs;
+	char config_name[48];
+};
+
+static inline struct virtio_lm_vdpa *to_vlm(const struct vdpa_device *vdpa)
+{
+	return container_of(vdpa, struct virtio_lm_vdpa, vdpa);
+}
+
+static inline struct device *func_dev(struct virtio_lm_func *func)
+{
+	return &func->mdev.pci_dev->dev;
+}
+
+/* pci_drv.c */
+u64 virtio_lm_deadline_us(void);
+int virtio_lm_reset_device(struct virtio_lm_func *func);
+
+/* lm.c */
+int virtio_lm_place(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset);
+bool virtio_lm_doorbell_fits(const struct virtio_lm_notify *notify, u64 offset, u32 width);
+bool virtio_lm_doorbell_mappable(const struct virtio_lm_notify *notify, u64 offset,
+				 u32 multiplier, resource_size_t pa, u32 page_size);
+u32 virtio_lm_ring_encode(const struct vdpa_vq_state *state, bool packed);
+void virtio_lm_ring_decode(u32 ring, bool packed, struct vdpa_vq_state *state);
+int virtio_lm_find(struct virtio_lm_func *func);
+void virtio_lm_unmap(struct virtio_lm_func *func);
+bool virtio_lm_gone(struct virtio_lm_func *func);
+int virtio_lm_suspend(struct virtio_lm_func *func);
+int virtio_lm_resume(struct virtio_lm_func *func);
+int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring);
+int virtio_lm_set_ring(struct virtio_lm_func *func, u16 hw, u32 ring);
+
+/* features.c */
+u64 virtio_lm_usable_features(u64 device, u32 caps);
+u64 virtio_lm_overlay_features(const struct virtio_lm_config *config);
+u64 virtio_lm_default_features(u64 usable);
+u64 virtio_lm_orphan_features(u64 offer);
+bool virtio_lm_multiqueue(u64 offer);
+int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues);
+u16 virtio_lm_hw_index(u16 idx, u64 offer, u16 pairs, u16 device_pairs);
+
+/* config.c */
+int virtio_lm_read_config(struct virtio_lm_func *func, struct virtio_net_config *config);
+void virtio_lm_overlay_config(struct virtio_net_config *config,
+			      const struct virtio_lm_config *overlay);
+
+/* irq.c */
+int virtio_lm_alloc_vectors(struct virtio_lm_vdpa *vlm);
+void virtio_lm_free_vectors(struct virtio_lm_vdpa *vlm);
+int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm);
+void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm);
+void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb);
+irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
+
+/* vdpa_dev.c */
+extern const struct vdpa_config_ops virtio_lm_vdpa_ops;
+int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
+
+/* stats.c */
+int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
+		       struct netlink_ext_ack *extack);
+
+/* mgmt.c */
+int virtio_lm_mgmt_register(struct virtio_lm_func *func);
+
+#endif /* _VIRTIO_LM_VDPA_H */

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * KUnit tests of what virtio_lm_vdpa decides without a device.
+ */
+#include <kunit/test.h>
+#include <linux/etherdevice.h>
+#include <linux/sizes.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
+#include "virtio_lm_vdpa.h"
+
+#define MUST	(BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
+#define CVQ	BIT_ULL(VIRTIO_NET_F_CTRL_VQ)
+#define MQ	BIT_ULL(VIRTIO_NET_F_MQ)
+#define RSS	BIT_ULL(VIRTIO_NET_F_RSS)
+
+/* The layouts of QEMU's BAR 4, without and with page-per-vq=on */
+static const struct virtio_lm_notify shared = { .bar = 4, .offset = 0x3000, .length = 0x1000 };
+static const struct virtio_lm_notify per_vq = { .bar = 4, .offset = 0x3000, .length = SZ_4M };
+
+static void place_follows_notify(struct kunit *test)
+{
+	u32 offset = 0;
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_32K, &shared, &offset), 0);
+	KUNIT_EXPECT_EQ(test, offset, 0x4000);
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_8M, &per_vq, &offset), 0);
+	KUNIT_EXPECT_EQ(test, offset, 0x403000);
+}
+
+static void place_stays_in_bar(struct kunit *test)
+{
+	const struct virtio_lm_notify odd = { .offset = 0x3000, .length = 0xfff };
+	const struct virtio_lm_notify wraps = { .offset = 0xfffff000, .length = 0x2000 };
+	u32 offset = 0;
+
+	/* vdpa=off: the BAR ends where the block would begin */
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_16K, &shared, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(0x4000 + VIRTIO_LM_SIZE - 1, &shared, &offset),
+			-ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(0x4000 + VIRTIO_LM_SIZE, &shared, &offset), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_32K, &odd, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_8G, &wraps, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_place(0, &shared, &offset), -ENODEV);
+}
+
+static void ring_registers_fill_the_block(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, VIRTIO_LM_RING_STATE(0), 0x20);
+	KUNIT_EXPECT_EQ(test, VIRTIO_LM_RING_STATE(1023), 0x20 + 1023 * 4);
+	KUNIT_EXPECT_EQ(test, VIRTIO_LM_SIZE, 0x1020);
+}
+
+static void doorbell_in_notify_structure(struct kunit *test)
+{
+	KUNIT_EXPECT_TRUE(test, virtio_lm_doorbell_fits(&shared, 0x3000, 2));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_doorbell_fits(&shared, 0x3ffe, 2));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_doorbell_fits(&shared, 0x3ffc, 4));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_fits(&shared, 0x3ffe, 4));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_fits(&shared, 0x3001, 2));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_fits(&shared, 0x4000, 2));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_fits(&shared, 0x2ffe, 2));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_fits(&shared, -2ULL, 2));
+}
+
+static void doorbell_page_is_exclusive(struct kunit *test)
+{
+	const resource_size_t bar = 0xfe000000;
+
+	/* queues 0 and 1023 of page-per-vq, and 1024, where the LM block is */
+	KUNIT_EXPECT_TRUE(test, virtio_lm_doorbell_mappable(&per_vq, 0x3000, SZ_4K, bar + 0x3000,
+							    SZ_4K));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_doorbell_mappable(&per_vq, 0x402000, SZ_4K,
+							    bar + 0x402000, SZ_4K));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_mappable(&per_vq, 0x403000, SZ_4K,
+							     bar + 0x403000, SZ_4K));
+	/* the page of queue 0 is that of all others too */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_mappable(&shared, 0x3000, 4, bar + 0x3000,
+							     SZ_4K));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_mappable(&shared, 0x3000, 0, bar + 0x3000,
+							     SZ_4K));
+	/* pages larger than the stride */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_mappable(&per_vq, 0x3000, SZ_4K, bar + 0x3000,
+							     SZ_64K));
+	/* not at the start of a page */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_doorbell_mappable(&per_vq, 0x3800, SZ_4K, bar + 0x3800,
+							     SZ_4K));
+}
+
+static void ring_split_writes_used_as_avail(struct kunit *test)
+{
+	static const u16 idx[] = { 0, 1, 0x7fff, 0x8000, 0xffff };
+	struct vdpa_vq_state in, out;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(idx); i++) {
+		in.split.avail_index = idx[i];
+		KUNIT_EXPECT_EQ(test, virtio_lm_ring_encode(&in, false), idx[i] * 0x10001U);
+		virtio_lm_ring_decode(idx[i] * 0x10001U, false, &out);
+		KUNIT_EXPECT_EQ(test, out.split.avail_index, idx[i]);
+	}
+
+	virtio_lm_ring_decode(0x00050007, false, &out);
+	KUNIT_EXPECT_EQ(test, out.split.avail_index, 7);
+}
+
+static void ring_packed_keeps_both_halves(struct kunit *test)
+{
+	struct vdpa_vq_state in = { }, out = { };
+
+	in.packed.last_avail_idx = 0x1234;
+	in.packed.last_avail_counter = 1;
+	in.packed.last_used_idx = 0x7fff;
+	in.packed.last_used_counter = 0;
+	KUNIT_EXPECT_EQ(test, virtio_lm_ring_encode(&in, true), 0x7fff9234);
+
+	virtio_lm_ring_decode(0x7fff9234, true, &out);
+	KUNIT_EXPECT_EQ(test, out.packed.last_avail_idx, 0x1234);
+	KUNIT_EXPECT_EQ(test, out.packed.last_avail_counter, 1);
+	KUNIT_EXPECT_EQ(test, out.packed.last_used_idx, 0x7fff);
+	KUNIT_EXPECT_EQ(test, out.packed.last_used_counter, 0);
+}
+
+static void default_offer_suits_shadow_virtqueues(struct kunit *test)
+{
+	static const unsigned int masked[] = {
+		VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_F_RING_RESET, VIRTIO_NET_F_GSO,
+		VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
+		VIRTIO_NET_F_HOST_USO, VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER,
+		VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_SR_IOV, VIRTIO_NET_F_CTRL_VQ,
+	};
+	static const unsigned int offered[] = {
+		VIRTIO_F_VERSION_1, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_RING_F_EVENT_IDX,
+		VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_MRG_RXBUF,
+		VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+	};
+	u64 offer = virtio_lm_default_features(U64_MAX);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(masked); i++)
+		KUNIT_EXPECT_FALSE_MSG(test, offer & BIT_ULL(masked[i]), "bit %u", masked[i]);
+	for (i = 0; i < ARRAY_SIZE(offered); i++)
+		KUNIT_EXPECT_TRUE_MSG(test, offer & BIT_ULL(offered[i]), "bit %u", offered[i]);
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_orphan_features(offer), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(MUST), MUST);
+}
+
+static void ctrl_vq_dependants_come_with_it(struct kunit *test)
+{
+	static const unsigned int dependants[] = {
+		VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN,
+		VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+		VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS,
+		VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL,
+	};
+	u64 bit;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(dependants); i++) {
+		bit = BIT_ULL(dependants[i]);
+		KUNIT_EXPECT_EQ_MSG(test, virtio_lm_orphan_features(MUST | bit), bit,
+				    "bit %u", dependants[i]);
+		KUNIT_EXPECT_EQ_MSG(test, virtio_lm_orphan_features(MUST | CVQ | bit), 0,
+				    "bit %u", dependants[i]);
+	}
+}
+
+static void packed_needs_its_capability(struct kunit *test)
+{
+	u64 packed = BIT_ULL(VIRTIO_F_RING_PACKED);
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(packed, VIRTIO_LM_CAP_SUSPEND), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(packed, VIRTIO_LM_CAP_PACKED), packed);
+	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(BIT_ULL(VIRTIO_F_NOTIF_CONFIG_DATA) |
+							BIT_ULL(VIRTIO_F_ADMIN_VQ) | MUST, U32_MAX),
+			MUST);
+}
+
+static void provisioned_fields_bring_their_bits(struct kunit *test)
+{
+	const struct virtio_lm_config none = { };
+	const struct virtio_lm_config mac = { .has_mac = true };
+	const struct virtio_lm_config mtu = { .mtu = 1400 };
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&none), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&mac), BIT_ULL(VIRTIO_NET_F_MAC));
+	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&mtu), BIT_ULL(VIRTIO_NET_F_MTU));
+}
+
+static void pairs_without_multiqueue(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 1, 2), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 1, 1, 3), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 8, 17), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 2, 8, 17), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 1, 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ, 0, 1, 3), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ, 0, 1, 2), -EINVAL);
+}
+
+static void pairs_with_multiqueue(struct kunit *test)
+{
+	u64 mq = MUST | CVQ | MQ;
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, 4, 9), 4);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 3, 4, 9), 3);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 5, 4, 9), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 1, 4, 9), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 1, 1, 3), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ | RSS, 2, 4, 9), 2);
+
+	/* devices that lie about their pairs */
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, 0, 9), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, 4, 8), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, U16_MAX, VIRTIO_LM_MAX_VQS), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 2, 0x8000, U16_MAX), -EINVAL);
+}
+
+static void control_queue_keeps_its_place(struct kunit *test)
+{
+	u64 mq = MUST | CVQ | MQ;
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(0, mq, 2, 4), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(3, mq, 2, 4), 3);
+	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(4, mq, 2, 4), 8);
+	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(8, mq, 4, 4), 8);
+	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(2, MUST | CVQ, 1, 4), 2);
+}
+
+static void overlay_replaces_what_was_given(struct kunit *test)
+{
+	static const u8 own[ETH_ALEN] = { 0x52, 0x54, 0, 1, 2, 3 };
+	struct virtio_lm_config overlay = { .mac = { 0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee } };
+	struct virtio_net_config config = {
+		.status = __cpu_to_virtio16(true, VIRTIO_NET_S_LINK_UP),
+		.mtu = __cpu_to_virtio16(true, 1500),
+		.max_virtqueue_pairs = __cpu_to_virtio16(true, 4),
+	};
+
+	ether_addr_copy(config.mac, own);
+	virtio_lm_overlay_config(&config, &overlay);
+	KUNIT_EXPECT_TRUE(test, ether_addr_equal_unaligned(config.mac, own));
+	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.mtu), 1500);
+	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.max_virtqueue_pairs), 4);
+
+	overlay.has_mac = true;
+	overlay.mtu = 1400;
+	overlay.max_pairs = 2;
+	virtio_lm_overlay_config(&config, &overlay);
+	KUNIT_EXPECT_TRUE(test, ether_addr_equal_unaligned(config.mac, overlay.mac));
+	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.mtu), 1400);
+	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.max_virtqueue_pairs), 2);
+	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.status), VIRTIO_NET_S_LINK_UP);
+}
+
+static struct kunit_case virtio_lm_vdpa_cases[] = {
+	KUNIT_CASE(place_follows_notify),
+	KUNIT_CASE(place_stays_in_bar),
+	KUNIT_CASE(ring_registers_fill_the_block),
+	KUNIT_CASE(doorbell_in_notify_structure),
+	KUNIT_CASE(doorbell_page_is_exclusive),
+	KUNIT_CASE(ring_split_writes_used_as_avail),
+	KUNIT_CASE(ring_packed_keeps_both_halves),
+	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
+	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
+	KUNIT_CASE(packed_needs_its_capability),
+	KUNIT_CASE(provisioned_fields_bring_their_bits),
+	KUNIT_CASE(pairs_without_multiqueue),
+	KUNIT_CASE(pairs_with_multiqueue),
+	KUNIT_CASE(control_queue_keeps_its_place),
+	KUNIT_CASE(overlay_replaces_what_was_given),
+	{ }
+};
+
+static struct kunit_suite virtio_lm_vdpa_suite = {
+	.name = "virtio_lm_vdpa",
+	.test_cases = virtio_lm_vdpa_cases,
+};
+
+kunit_test_suite(virtio_lm_vdpa_suite);
