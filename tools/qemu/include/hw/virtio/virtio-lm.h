@@ -1,0 +1,86 @@
+/*
+ * Live-migration (LM) register block of virtio devices
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef HW_VIRTIO_LM_H
+#define HW_VIRTIO_LM_H
+
+#include "hw/virtio/virtio.h"
+#include "hw/virtio/virtio-lm-regs.h"
+#include "system/memory.h"
+
+/**
+ * struct VirtIOLM - the LM block of one virtio device
+ * @mr: the registers
+ * @vdev: the device they belong to
+ * @base: LM_BASE_ADDR as last written
+ * @end: LM_END_ADDR as last written
+ * @log_base: DMA address of the first byte of the bitmap in force
+ * @log_end: DMA address one past its last byte
+ * @logging: what was written to turn logging on, 0 while it is off
+ * @log_fault: a page was dirtied and could not be logged
+ * @suspended: the device touches no guest memory
+ * @config_pending: a configuration change notification waits for the resume
+ * @staged: @ring_state waits for its queue to be enabled
+ * @ring_state: state of each virtqueue: staged, or on its way through a
+ *              migration stream
+ *
+ * All of it is under the BQL, like the data path of virtio-net. That is what
+ * makes a switch from one bitmap to another atomic.
+ */
+struct VirtIOLM {
+    MemoryRegion mr;
+    VirtIODevice *vdev;
+    uint64_t base;
+    uint64_t end;
+    uint64_t log_base;
+    uint64_t log_end;
+    uint8_t logging;
+    bool log_fault;
+    bool suspended;
+    bool config_pending;
+    bool staged[VIRTIO_LM_MAX_VQS];
+    uint32_t ring_state[VIRTIO_LM_MAX_VQS];
+};
+
+/* Give @vdev the LM block @lm that @owner embeds, before @vdev is realized */
+void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev);
+
+/* Clear the block, for a virtio reset or an FLR */
+void virtio_lm_reset(VirtIOLM *lm);
+
+/* Queue @n was enabled: apply its staged state, and kick it if it may run */
+void virtio_lm_queue_enabled(VirtIOLM *lm, int n);
+
+/* Process all that the driver and the backend have for the enabled queues */
+void virtio_lm_kick(VirtIOLM *lm);
+
+/* Set the bits of the pages that a write of @len bytes at @iova dirtied */
+void virtio_lm_log_range(VirtIOLM *lm, hwaddr iova, hwaddr len);
+
+/**
+ * virtio_lm_log() - log a write to guest memory
+ * @vdev: the device that wrote
+ * @iova: where, in its DMA address space
+ * @len: bytes written
+ *
+ * To be called after the write. Were the bit set before it, a VMM that reads
+ * and clears the bitmap in between would copy the old content of the page, and
+ * lose the new one.
+ */
+static inline void virtio_lm_log(VirtIODevice *vdev, hwaddr iova, hwaddr len)
+{
+    if (unlikely(vdev->lm) && vdev->lm->logging) {
+        virtio_lm_log_range(vdev->lm, iova, len);
+    }
+}
+
+static inline bool virtio_lm_suspended(const VirtIODevice *vdev)
+{
+    return unlikely(vdev->lm) && vdev->lm->suspended;
+}
+
+extern const VMStateDescription vmstate_virtio_lm;
+
+#endif
