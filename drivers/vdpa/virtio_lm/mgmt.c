@@ -175,6 +175,28 @@ static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
 	virtio_lm_unmap_vqs(vlm);
 }
 
+/*
+ * DMA goes through the function's own IOMMU domain: neither set_map nor dma_map, so one group
+ * and one address space. Linux 6.18 put the DMA device into a union.
+ */
+static struct virtio_lm_vdpa *virtio_lm_alloc(struct device *dev, const char *name)
+{
+	struct virtio_lm_vdpa *vlm;
+
+#ifdef VIRTIO_LM_VDPA_HAS_VMAP
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, &virtio_lm_vdpa_ops, NULL,
+				1, 1, name, false);
+	if (!IS_ERR(vlm))
+		vlm->vdpa.vmap.dma_dev = dev;
+#else
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, &virtio_lm_vdpa_ops,
+				1, 1, name, false);
+	if (!IS_ERR(vlm))
+		vlm->vdpa.dma_dev = dev;
+#endif
+	return vlm;
+}
+
 static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 			     const struct vdpa_dev_set_config *add)
 {
@@ -198,12 +220,10 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	if (ret)
 		return ret;
 
-	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, &pdev->dev, &virtio_lm_vdpa_ops,
-				1, 1, name, false);
+	vlm = virtio_lm_alloc(&pdev->dev, name);
 	if (IS_ERR(vlm))
 		return PTR_ERR(vlm);
 
-	vlm->vdpa.dma_dev = &pdev->dev;
 	vlm->vdpa.mdev = mgmt;
 	vlm->func = func;
 	vlm->offer = plan.offer;

@@ -116,10 +116,10 @@ static void ring_packed_keeps_both_halves(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, virtio_lm_ring_encode(&in, true), 0x7fff9234);
 
 	virtio_lm_ring_decode(0x7fff9234, true, &out);
-	KUNIT_EXPECT_EQ(test, out.packed.last_avail_idx, 0x1234);
-	KUNIT_EXPECT_EQ(test, out.packed.last_avail_counter, 1);
-	KUNIT_EXPECT_EQ(test, out.packed.last_used_idx, 0x7fff);
-	KUNIT_EXPECT_EQ(test, out.packed.last_used_counter, 0);
+	KUNIT_EXPECT_EQ(test, (u16)out.packed.last_avail_idx, 0x1234);
+	KUNIT_EXPECT_EQ(test, (u16)out.packed.last_avail_counter, 1);
+	KUNIT_EXPECT_EQ(test, (u16)out.packed.last_used_idx, 0x7fff);
+	KUNIT_EXPECT_EQ(test, (u16)out.packed.last_used_counter, 0);
 }
 
 static void default_offer_suits_shadow_virtqueues(struct kunit *test)
