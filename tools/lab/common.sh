@@ -136,16 +136,22 @@ catch_signals()
 }
 
 # in_tree [--host-net] [--bind SRC=DST]... COMMAND...: run COMMAND in the tree, in
-# namespaces of its own. It dies with this shell, whatever ends that.
+# namespaces of its own. It dies with this shell, whatever ends that; with LM_DETACH, a
+# file for its output, it goes on without.
 in_tree()
 {
 	net=--net
 	[ "$1" = --host-net ] && net= && shift
-	exec 3<&0
 	# shellcheck disable=SC2086 # $net is one option or none
-	setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --uts --ipc $net \
-		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" "$@" \
-		<&3 3<&- 8>&- &
+	set -- unshare --mount --pid --fork --kill-child --uts --ipc $net \
+		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" "$@"
+	if [ -n "${LM_DETACH:-}" ]; then
+		setsid "$@" </dev/null >"$LM_DETACH" 2>&1 &
+		LM_CHILD=$!
+		return
+	fi
+	exec 3<&0
+	setpriv --pdeathsig KILL "$@" <&3 3<&- 8>&- &
 	LM_CHILD=$!
 	exec 3<&-
 	rc=0

@@ -1,1 +1,141 @@
-int main(void) { return 0; }
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * L2's agent: agent PEER RATE MIB PAGES
+ *
+ * Sends PEER a numbered stream at RATE packets per second, accounts for the
+ * stream that PEER sends, and keeps MIB MiB of memory under a pattern that
+ * differs for each word and pass: PAGES pages per second are checked and
+ * written anew. A page that a migration loses or mixes up fails its next check.
+ */
+#include "stream.h"
+
+#include <sys/mman.h>
+
+#define PAGE_WORDS		512u
+#define REPORT_NS		(2 * NSEC_PER_SEC)
+
+struct memory {
+	uint64_t *words;
+	uint64_t pages;
+	uint64_t next;		/* the page to be checked next */
+	uint64_t pass;		/* pages before next hold this pass, the others the one before */
+	uint64_t checked;
+	uint64_t bad;
+	uint64_t rate;
+	uint64_t due_ns;
+};
+
+static uint64_t word(uint64_t page, uint64_t pass, unsigned int i)
+{
+	return mix((pass << 40 ^ page << 9) + i);
+}
+
+static void memory_page(struct memory *m)
+{
+	uint64_t *at = m->words + m->next * PAGE_WORDS;
+	unsigned int i;
+
+	/* in the first pass there is nothing to check yet */
+	if (m->pass > 0) {
+		for (i = 0; i < PAGE_WORDS; i++) {
+			if (at[i] == word(m->next, m->pass - 1, i))
+				continue;
+			m->bad++;
+			printf("agent: page %llu of pass %llu, word %u: want %#llx, have %#llx\n",
+			       (unsigned long long)m->next, (unsigned long long)m->pass - 1, i,
+			       (unsigned long long)word(m->next, m->pass - 1, i),
+			       (unsigned long long)at[i]);
+			break;
+		}
+		m->checked++;
+	}
+	for (i = 0; i < PAGE_WORDS; i++)
+		at[i] = word(m->next, m->pass, i);
+	if (++m->next == m->pages) {
+		m->next = 0;
+		m->pass++;
+	}
+}
+
+static void memory_run(struct memory *m)
+{
+	uint64_t now = now_ns();
+
+	if (now > m->due_ns + NSEC_PER_SEC / 10)
+		m->due_ns = now;
+	for (; m->due_ns <= now; m->due_ns += NSEC_PER_SEC / m->rate)
+		memory_page(m);
+}
+
+int main(int argc, char **argv)
+{
+	static struct receiver r;
+	struct report mine = {}, theirs;
+	struct memory m = {};
+	struct sender s;
+	uint64_t report_ns = now_ns();
+	uint8_t packet[2048];
+	struct header h;
+	ssize_t length;
+
+	if (argc != 5) {
+		fprintf(stderr, "usage: agent PEER RATE MIB PAGES\n");
+		return 2;
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	m.pages = strtoull(argv[3], NULL, 0) << 8;
+	m.rate = strtoull(argv[4], NULL, 0);
+	if (!m.pages || !m.rate || m.rate > 1000000) {
+		fprintf(stderr, "agent: bad MIB %s or PAGES %s\n", argv[3], argv[4]);
+		return 2;
+	}
+	m.words = mmap(NULL, m.pages << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
+	if (m.words == MAP_FAILED) {
+		perror("agent: mmap");
+		return 1;
+	}
+	sender_init(&s, stream_socket("0.0.0.0"), argv[1], (unsigned int)strtoul(argv[2], NULL, 0));
+
+	for (;;) {
+		struct pollfd p = { .fd = s.fd, .events = POLLIN };
+		uint64_t next;
+
+		memory_run(&m);
+		while ((length = recv(s.fd, packet, sizeof(packet), 0)) >= 0)
+			receiver_packet(&r, packet, (size_t)length, &h, &theirs);
+
+		mine = (struct report) {
+			.sent = s.sent,
+			.received = r.received,
+			.duplicate = r.duplicate,
+			.late = r.late,
+			.corrupt = r.corrupt,
+			.pages_checked = m.checked,
+			.pages_bad = m.bad,
+			.passes = m.pass,
+		};
+		sender_run(&s, &r, &mine);
+
+		if (now_ns() >= report_ns) {
+			report_ns = now_ns() + REPORT_NS;
+			printf("sent=%llu received=%llu duplicate=%llu late=%llu corrupt=%llu pages_checked=%llu pages_bad=%llu passes=%llu\n",
+			       (unsigned long long)mine.sent, (unsigned long long)mine.received,
+			       (unsigned long long)mine.duplicate, (unsigned long long)mine.late,
+			       (unsigned long long)mine.corrupt,
+			       (unsigned long long)mine.pages_checked,
+			       (unsigned long long)mine.pages_bad, (unsigned long long)mine.passes);
+		}
+		next = s.next_ns < m.due_ns ? s.next_ns : m.due_ns;
+		if (next > now_ns()) {
+			uint64_t wait = next - now_ns();
+			struct timespec ts = {
+				.tv_sec = (time_t)(wait / NSEC_PER_SEC),
+				.tv_nsec = (long)(wait % NSEC_PER_SEC),
+			};
+
+			if (wait < NSEC_PER_SEC)
+				ppoll(&p, 1, &ts, NULL);
+		}
+	}
+}

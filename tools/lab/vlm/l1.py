@@ -47,7 +47,8 @@ class L1:
         self.share = f"{run}/{self.name}"
         self.sockets = f"/run/lab-{os.getpid()}"
         self.proc = None
-        self.qmp = None
+        self.started = None
+        self.log = f"{run}/{self.name}.qemu.log"
         self.ready_seconds = None
 
     def data_tap(self, function):
@@ -107,14 +108,12 @@ class L1:
         for n in range(self.config.devices):
             net.tap(self.data_tap(n), "br0", self.config.queues)
         args = self.command_line()
-        log = f"{self.run_dir}/{self.name}.qemu.log"
-        with open(log, "w", encoding="utf-8") as file:
+        with open(self.log, "w", encoding="utf-8") as file:
             file.write(shlex.join(args) + "\n")
             file.flush()
             self.started = time.monotonic()
             self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                          preexec_fn=die_with_parent)
-        self.log = log
 
     def alive(self):
         """Does its QEMU run?"""
@@ -131,12 +130,23 @@ class L1:
             if time.monotonic() > end:
                 raise LabError(f"{self.name}: not up within {BOOT_SECONDS} s, see {self.serial_log}")
             time.sleep(0.1)
-        self.qmp = QMP(f"{self.sockets}/{self.name}.qmp")
         while self.run(["true"], timeout=30).returncode != 0:
             if time.monotonic() > end or not self.alive():
                 raise LabError(f"{self.name}: sshd does not answer, see {self.serial_log}")
             time.sleep(0.3)
         self.ready_seconds = time.monotonic() - self.started
+
+    def qmp(self, command, **args):
+        """Run a QMP command of its QEMU."""
+        conn = QMP(f"{self.sockets}/{self.name}.qmp")
+        try:
+            return conn.cmd(command, **args)
+        finally:
+            conn.close()
+
+    def set_link(self, function, up):
+        """The link of a vdpa function."""
+        self.qmp("set_link", name=f"vdpa{function}", up=up)
 
     def serial(self):
         """All that its console has shown."""
@@ -203,9 +213,6 @@ class L1:
 
     def stop(self):
         """Power off, at once: all its disks are memory."""
-        if self.qmp:
-            self.qmp.close()
-            self.qmp = None
         if self.proc:
             self.proc.kill()
             self.proc.wait()

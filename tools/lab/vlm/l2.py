@@ -13,6 +13,8 @@ QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
 BOOT_SECONDS = 120
+# pages per second that the agent checks and dirties: all of its memory in 8 s
+AGENT_PAGES = 2000
 MIGRATION_SECONDS = 120
 UP_LINE = "lab: l2 is up"
 
@@ -49,7 +51,7 @@ class Migrated:
 def command_line(l1, node, incoming):
     """L1's QEMU for L2."""
     c = l1.config
-    agent = f"{net.L0_DATA},{c.rate}"
+    agent = f"{net.L0_DATA},{c.rate},{c.l2_memory // 4},{AGENT_PAGES}"
     args = [c.l2_qemu or c.qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
             "-name", "l2", "-M", "q35", "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host",
             "-smp", "1", "-m", f"{c.l2_memory}M", "-nodefaults", "-display", "none",
@@ -59,7 +61,8 @@ def command_line(l1, node, incoming):
             "-serial", "chardev:console",
             "-serial", "file:/virtio-lm/run/l2.agent.log",
             "-qmp", f"tcp:{l1.address}:{QMP_PORT},server=on,wait=off",
-            "-kernel", c.l2_kernel or f"{c.kernel}/vmlinux", "-initrd", f"{c.kernel}/l2.gz",
+            "-kernel", c.l2_kernel or f"{c.kernel}/vmlinux",
+            "-initrd", c.l2_initrd or f"{c.kernel}/l2.gz",
             "-append", f"console=ttyS0 panic=-1 mitigations=off quiet "
                        f"lab.address={net.L2_DATA} lab.agent={agent} {c.l2_append}".strip(),
             "-netdev", f"vhost-vdpa,id=n0,vhostdev={node}",

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A lab: L1s on the two bridges. The object that the command line, the demo and the tests share."""
+import argparse
 import dataclasses
 import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -12,6 +14,7 @@ from . import net
 from .l1 import L1, LabError
 
 PROBE_SECONDS = 10
+PROGRESS = sys.stdout
 
 
 @dataclasses.dataclass
@@ -20,9 +23,11 @@ class Config:
     qemu: str = "/virtio-lm/cache/qemu/bin/qemu-system-x86_64"
     kernel: str = ""
     driver: str = ""
-    modules: str = ""
+    simulator: str = ""
+    tools: str = ""
     l2_qemu: str = ""
     l2_kernel: str = ""
+    l2_initrd: str = ""
     l1s: int = 1
     cpus: int = 2
     memory: int = 1024
@@ -50,9 +55,33 @@ class Config:
                 raise LabError(f"{what} does not exist in the tree")
 
 
+def add_config(parser):
+    """An option for each field of Config."""
+    for field in dataclasses.fields(Config):
+        if field.name != "kvm":
+            parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default),
+                                default=field.default)
+
+
+def config_of(args):
+    """The Config that the options ask for."""
+    return Config(**{field.name: getattr(args, field.name)
+                     for field in dataclasses.fields(Config) if field.name != "kvm"})
+
+
+def parse_config(options, **changes):
+    """The Config of options alone, as `lab check` hands them to the tests."""
+    parser = argparse.ArgumentParser()
+    add_config(parser)
+    args = parser.parse_args(options)
+    for name, value in changes.items():
+        setattr(args, name, value)
+    return config_of(args)
+
+
 def say(text):
     """Progress, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=PROGRESS, flush=True)
 
 
 def kvm_works(config):

@@ -5,6 +5,7 @@ br0 joins the vdpa functions' taps, and has the address of the traffic's peer. b
 the manager NICs: a bridge of its own, so that migration's link can be cut between the
 L1s (isolate) while L0 still reaches both.
 """
+import os
 import subprocess
 
 DATA = "10.77.0."
@@ -20,7 +21,8 @@ def ip(*words):
 
 
 def create():
-    """Make both bridges."""
+    """Move to a new network namespace, which ends with this process, and make both bridges."""
+    os.unshare(os.CLONE_NEWNET)
     # no traffic but the lab's own
     for path in ("all", "default"):
         with open(f"/proc/sys/net/ipv6/conf/{path}/disable_ipv6", "w", encoding="ascii") as file:

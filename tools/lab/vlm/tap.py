@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the tests share: TAP output, and a lab as `lab check` configures it."""
+import os
+import sys
+
+from . import lab as lab_module
+from .l1 import LabError
+from .lab import Lab, parse_config
+from .qmp import QMPError
+
+
+class Tap:
+    """A TAP stream on stdout. Use as a context manager: what is raised in it is a failure."""
+
+    def __init__(self):
+        self.count = 0
+        self.failed = 0
+
+    def ok(self, good, what):
+        """One promise, kept or not."""
+        self.count += 1
+        self.failed += not good
+        print(f"{'ok' if good else 'not ok'} {self.count} - {what}", flush=True)
+        return good
+
+    def equal(self, have, want, what):
+        """A promise about a value, which is shown where it is another one."""
+        if not self.ok(have == want, what):
+            self.note(f"want {want}, have {have}")
+
+    def at_most(self, have, bound, what):
+        """A promise about a value's bound."""
+        self.ok(have <= bound, f"{what}: {have} of at most {bound}")
+
+    def skip(self, what, why):
+        """One promise that cannot be tried here."""
+        self.count += 1
+        print(f"ok {self.count} - {what} # SKIP {why}", flush=True)
+
+    def note(self, text):
+        """For the reader."""
+        for line in str(text).splitlines():
+            print(f"# {line}", flush=True)
+
+    def clean_logs(self, lab):
+        """Stop the L1s; each one's kernel has nothing to complain about."""
+        found = lab.stop()
+        for l1 in lab.l1s:
+            self.ok(l1.name not in found, f"{l1.name}: its kernel log is free of warnings")
+            for line in found.get(l1.name, []):
+                self.note(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, err, _):
+        if isinstance(err, (LabError, QMPError, AssertionError)):
+            self.ok(False, f"goes through to the end ({err})")
+        elif kind is not None:
+            return False
+        print(f"1..{self.count}", flush=True)
+        if kind is not None or self.failed:
+            sys.exit(1)
+        return True
+
+
+def make_lab(**changes):
+    """A lab of this test's own, its logs in a folder named after the test."""
+    name = os.path.basename(sys.argv[0]).removesuffix(".t")
+    run = f"/virtio-lm/run/{name}"
+    os.makedirs(run, exist_ok=True)
+    # stdout is the TAP stream
+    lab_module.PROGRESS = sys.stderr
+    return Lab(parse_config(os.environ["LM_OPTIONS"].splitlines(), **changes), run)
