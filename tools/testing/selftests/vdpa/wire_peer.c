@@ -223,18 +223,21 @@ static int send_due(void)
 
 static int open_interface(const char *name)
 {
-	struct sockaddr_ll addr = { .sll_family = AF_PACKET };
+	struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
 	int size = SOCKET_BUFFER;
 	struct ifreq ifr = { };
 
-	sock = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(WIRE_ETHERTYPE));
+	/*
+	 * All protocols, not just the one: of a bridge's port, only these sockets
+	 * see a frame before the bridge takes it.
+	 */
+	sock = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -1;
 	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
 	if (ioctl(sock, SIOCGIFHWADDR, &ifr))
 		return -1;
 	memcpy(own_mac, ifr.ifr_hwaddr.sa_data, WIRE_MAC_LEN);
-	addr.sll_protocol = htons(WIRE_ETHERTYPE);
 	addr.sll_ifindex = if_nametoindex(name);
 	if (bind(sock, (struct sockaddr *)&addr, sizeof(addr)))
 		return -1;
@@ -294,8 +297,10 @@ int main(int argc, char **argv)
 			fprintf(stderr, "wire_peer: %s: %s\n", interface, strerror(errno));
 			return 1;
 		}
-		if ((from.sll_pkttype != PACKET_HOST && from.sll_pkttype != PACKET_BROADCAST) ||
-		    n < (ssize_t)sizeof(struct wire_hdr))
+		if (from.sll_pkttype != PACKET_HOST && from.sll_pkttype != PACKET_BROADCAST)
+			continue;
+		if (n < (ssize_t)sizeof(struct wire_hdr) ||
+		    ((struct wire_hdr *)frame)->type != htons(WIRE_ETHERTYPE))
 			continue;
 		on_frame(frame, n);
 	}
