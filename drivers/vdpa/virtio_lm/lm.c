@@ -132,6 +132,26 @@ void virtio_lm_ring_decode(u32 ring, bool packed, struct vdpa_vq_state *state)
 	}
 }
 
+/**
+ * virtio_lm_ring_valid - can a ring be in this state
+ * @ring: LM_RING_STATE
+ * @packed: the ring is packed
+ * @num: its size
+ *
+ * A split ring's indices run freely; those of a packed one are positions in it (virtio 1.3,
+ * 2.8), and a device takes no other.
+ *
+ * Return: true if it can
+ */
+bool virtio_lm_ring_valid(u32 ring, bool packed, u32 num)
+{
+	u16 avail = ring & VIRTIO_LM_RING_STATE_AVAIL_MASK;
+	u16 used = ring >> VIRTIO_LM_RING_STATE_USED_SHIFT;
+
+	return !packed || ((avail & ~VIRTIO_LM_RING_STATE_WRAP) < num &&
+			   (used & ~VIRTIO_LM_RING_STATE_WRAP) < num);
+}
+
 /* The same notify capability that vp_modern_probe() has settled for, if it is in memory space */
 static int virtio_lm_find_notify(struct virtio_lm_func *func)
 {
@@ -211,8 +231,8 @@ void virtio_lm_unmap(struct virtio_lm_func *func)
  * virtio_lm_gone - has the function been removed from under the driver
  * @func: the function
  *
- * All ones is a legal LM_RING_STATE and a legal feature word; LM_CAPS never reads so, and
- * never changes.
+ * A read from a function that is not there gives all ones, or 0 on some platforms; both may
+ * be true values of other registers. LM_CAPS is neither, and never changes.
  *
  * Return: true if its registers cannot be believed any more
  */
@@ -228,10 +248,11 @@ static int virtio_lm_switch(struct virtio_lm_func *func, u32 ctrl, u32 want)
 
 	virtio_lm_write(func, VIRTIO_LM_DEV_CTRL, ctrl);
 	ret = read_poll_timeout(virtio_lm_read, status,
-				status == U32_MAX || (status & VIRTIO_LM_STATUS_SUSPENDED) == want,
+				(status & VIRTIO_LM_STATUS_SUSPENDED) == want ||
+				virtio_lm_gone(func),
 				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false,
 				func, VIRTIO_LM_STATUS);
-	if (status == U32_MAX)
+	if (virtio_lm_gone(func))
 		return -ENODEV;
 	if (ret)
 		dev_err_ratelimited(func_dev(func),
@@ -292,7 +313,7 @@ int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring)
 	int ret = 0;
 
 	*ring = virtio_lm_read(func, VIRTIO_LM_RING_STATE(hw));
-	if (*ring == U32_MAX && virtio_lm_gone(func))
+	if ((*ring == U32_MAX || !*ring) && virtio_lm_gone(func))
 		ret = -ENODEV;
 
 	trace_virtio_lm_get_ring(func_dev(func), hw, *ring, ret);

@@ -119,6 +119,7 @@ static void virtio_lm_unmap_vqs(struct virtio_lm_vdpa *vlm)
 	}
 }
 
+/* The features are negotiated, so each virtqueue tells its maximum size and its doorbell */
 static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_plan *plan)
 {
 	u32 width = plan->offer & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA) ? sizeof(u32) : sizeof(u16);
@@ -212,7 +213,6 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 		return -ENOSPC;
 	}
 
-	/* Queue sizes below are the device's maxima only right after a reset */
 	ret = virtio_lm_reset_device(func);
 	if (ret)
 		return ret;
@@ -239,7 +239,13 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	}
 	vlm->nvqs = plan.nvqs;
 
+	ret = virtio_lm_negotiate(func, plan.offer & func->features);
+	if (ret)
+		goto err;
 	ret = virtio_lm_map_vqs(vlm, &plan);
+	if (ret)
+		goto err;
+	ret = virtio_lm_reset_device(func);
 	if (ret)
 		goto err;
 	ret = virtio_lm_alloc_vectors(vlm);

@@ -38,7 +38,7 @@ u64 virtio_lm_deadline_us(void)
  *
  * Virtio 1.3, 4.1.4.3.2: having written 0 the driver waits until it reads 0. A device that
  * does not get there may go on with DMA into memory that is about to be given away, so it
- * loses bus mastering until a later reset succeeds.
+ * loses bus mastering until a later reset succeeds. One that has gone may read 0 or all ones.
  *
  * Return: 0, -ENODEV if the device is gone, -ETIMEDOUT if it did not reset in time
  */
@@ -49,15 +49,16 @@ int virtio_lm_reset_device(struct virtio_lm_func *func)
 	int ret;
 
 	vp_modern_set_status(&func->mdev, 0);
-	ret = read_poll_timeout(vp_modern_get_status, status, status == 0 || status == 0xff,
+	ret = read_poll_timeout(vp_modern_get_status, status, status == 0 || virtio_lm_gone(func),
 				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false, &func->mdev);
-	if (status == 0xff)
+	if (virtio_lm_gone(func))
 		ret = -ENODEV;
 	if (ret) {
 		pci_clear_master(pdev);
 		dev_err_ratelimited(&pdev->dev,
-				    "reset failed (%d), device status 0x%02x: DMA cut off until a reset succeeds\n",
-				    ret, status);
+				    "%s (device status 0x%02x): DMA cut off until a reset succeeds\n",
+				    ret == -ENODEV ? "device does not answer" : "reset timed out",
+				    status);
 		return ret;
 	}
 
@@ -65,23 +66,45 @@ int virtio_lm_reset_device(struct virtio_lm_func *func)
 	return 0;
 }
 
+/**
+ * virtio_lm_negotiate - have the device take a set of features
+ * @func: the function, after a reset; the caller resets it again
+ * @features: the features
+ *
+ * How many virtqueues there are, and their sizes and doorbells, a device may tell only then:
+ * QEMU's shows those of one queue pair until MQ is negotiated.
+ *
+ * Return: 0, or -EINVAL if the device does not take them
+ */
+int virtio_lm_negotiate(struct virtio_lm_func *func, u64 features)
+{
+	struct virtio_pci_modern_device *mdev = &func->mdev;
+	u8 status = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
+
+	vp_modern_set_status(mdev, status);
+	vp_modern_set_features(mdev, features);
+	vp_modern_set_status(mdev, status | VIRTIO_CONFIG_S_FEATURES_OK);
+	if (vp_modern_get_status(mdev) & VIRTIO_CONFIG_S_FEATURES_OK)
+		return 0;
+
+	dev_err(func_dev(func), "device does not take features 0x%llx\n", features);
+	return -EINVAL;
+}
+
 /* What the function says of itself, once and for all; nothing of it is believed unchecked */
 static int virtio_lm_identify(struct virtio_lm_func *func)
 {
 	struct virtio_pci_modern_device *mdev = &func->mdev;
-	u16 num_queues;
 	u64 features;
-
-	features = vp_modern_get_features(mdev);
-	num_queues = vp_modern_get_num_queues(mdev);
-	if (virtio_lm_gone(func))
-		return -ENODEV;
+	u16 num_queues;
+	int ret;
 
 	/*
 	 * Without ACCESS_PLATFORM the device would take a VMM's addresses for this machine's
 	 * physical ones and write past the IOMMU; VERSION_1 is what makes its rings and the
 	 * LM block little endian.
 	 */
+	features = vp_modern_get_features(mdev);
 	if (!(features & BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)) ||
 	    !(features & BIT_ULL(VIRTIO_F_VERSION_1))) {
 		dev_err(func_dev(func),
@@ -89,13 +112,21 @@ static int virtio_lm_identify(struct virtio_lm_func *func)
 			features);
 		return -EINVAL;
 	}
+	func->features = virtio_lm_usable_features(features, func->caps);
+
+	ret = virtio_lm_negotiate(func, func->features);
+	if (ret)
+		return ret;
+	num_queues = vp_modern_get_num_queues(mdev);
+	ret = virtio_lm_reset_device(func);
+	if (ret)
+		return ret;
+
 	if (num_queues < 2) {
 		dev_err(func_dev(func), "device has %u virtqueues, a NIC needs two\n", num_queues);
 		return -EINVAL;
 	}
-
 	func->num_queues = min(num_queues, VIRTIO_LM_MAX_VQS);
-	func->features = virtio_lm_usable_features(features, func->caps);
 	return 0;
 }
 

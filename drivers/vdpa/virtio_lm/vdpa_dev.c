@@ -17,6 +17,11 @@
 #include "trace.h"
 #include "virtio_lm_vdpa.h"
 
+/* Virtio 1.3, 2.1: the status bits that a driver sets; what it read back may hold others */
+#define VIRTIO_LM_DRIVER_STATUS	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
+				 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FEATURES_OK | \
+				 VIRTIO_CONFIG_S_FAILED)
+
 static u32 virtio_lm_get_device_id(struct vdpa_device *vdpa)
 {
 	return to_vlm(vdpa)->func->mdev.id.device;
@@ -95,14 +100,15 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 	return virtio_lm_reset_vdpa(to_vlm(vdpa));
 }
 
-/* No virtio status reads 0xff: that is a device that has gone, and it will not come back */
+/* A device that has gone reads as anything: to the bus it is one that needs a reset */
 static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	u8 status = vp_modern_get_status(&vlm->func->mdev);
+	u8 written = READ_ONCE(vlm->status);
 
-	if (status == 0xff)
-		return READ_ONCE(vlm->status) | VIRTIO_CONFIG_S_NEEDS_RESET;
+	if (status != written && virtio_lm_gone(vlm->func))
+		return written | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	return status;
 }
@@ -116,6 +122,7 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	int ret = 0;
 
+	status &= VIRTIO_LM_DRIVER_STATUS;
 	if (!status) {
 		virtio_lm_reset_vdpa(vlm);
 		return;
@@ -282,12 +289,17 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 	guard(mutex)(&vlm->lock);
 
 	ring = virtio_lm_ring_encode(state, virtio_lm_packed(vlm));
-	if (vq->enabled)
-		return vlm->suspended ? virtio_lm_set_ring(vlm->func, vq->hw, ring) : -EBUSY;
+	if (!vq->enabled) {
+		vq->state = ring;
+		vq->has_state = true;
+		return 0;
+	}
 
-	vq->state = ring;
-	vq->has_state = true;
-	return 0;
+	if (!vlm->suspended)
+		return -EBUSY;
+	if (!virtio_lm_ring_valid(ring, virtio_lm_packed(vlm), vq->num))
+		return -ERANGE;
+	return virtio_lm_set_ring(vlm->func, vq->hw, ring);
 }
 
 /*
@@ -360,12 +372,18 @@ static int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 		return -EINVAL;
 
 	if (vq->has_state) {
+		if (!virtio_lm_ring_valid(vq->state, virtio_lm_packed(vlm), vq->num))
+			return -ERANGE;
 		ret = virtio_lm_set_ring(vlm->func, vq->hw, vq->state);
 		if (ret)
 			return ret;
 	}
 
+	/* A queue that the negotiated features do without does not take a size */
 	vp_modern_set_queue_size(mdev, vq->hw, vq->num);
+	if (vp_modern_get_queue_size(mdev, vq->hw) != vq->num)
+		return -ENOENT;
+
 	vp_modern_queue_address(mdev, vq->hw, vq->desc, vq->driver, vq->device);
 	if (vp_modern_queue_vector(mdev, vq->hw, idx) != idx)
 		return -EIO;
@@ -397,11 +415,10 @@ static int virtio_lm_reset_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 	cfg = (struct virtio_pci_modern_common_cfg __iomem *)mdev->common;
 	vp_iowrite16(vq->hw, &cfg->cfg.queue_select);
 	vp_iowrite16(1, &cfg->queue_reset);
-	ret = read_poll_timeout(virtio_lm_read_queue_reset, value, value == 0 || value == 0xffff,
-				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false, cfg);
-	if (value == 0xffff)
-		return -ENODEV;
-	return ret;
+	ret = read_poll_timeout(virtio_lm_read_queue_reset, value,
+				!value || virtio_lm_gone(vlm->func), VIRTIO_LM_POLL_US,
+				virtio_lm_deadline_us(), false, cfg);
+	return virtio_lm_gone(vlm->func) ? -ENODEV : ret;
 }
 
 /*

@@ -181,6 +181,7 @@ static inline struct device *func_dev(struct virtio_lm_func *func)
 /* pci_drv.c */
 u64 virtio_lm_deadline_us(void);
 int virtio_lm_reset_device(struct virtio_lm_func *func);
+int virtio_lm_negotiate(struct virtio_lm_func *func, u64 features);
 
 /* lm.c */
 int virtio_lm_place(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset);
@@ -189,6 +190,7 @@ bool virtio_lm_doorbell_mappable(const struct virtio_lm_notify *notify, u64 offs
 				 u32 multiplier, resource_size_t pa, u32 page_size);
 u32 virtio_lm_ring_encode(const struct vdpa_vq_state *state, bool packed);
 void virtio_lm_ring_decode(u32 ring, bool packed, struct vdpa_vq_state *state);
+bool virtio_lm_ring_valid(u32 ring, bool packed, u32 num);
 int virtio_lm_find(struct virtio_lm_func *func);
 void virtio_lm_unmap(struct virtio_lm_func *func);
 bool virtio_lm_gone(struct virtio_lm_func *func);

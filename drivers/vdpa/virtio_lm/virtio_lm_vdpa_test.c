@@ -122,6 +122,15 @@ static void ring_packed_keeps_both_halves(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, (u16)out.packed.last_used_counter, 0);
 }
 
+static void ring_packed_stays_in_the_ring(struct kunit *test)
+{
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80008000, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x00ff80ff, true, 256));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80008100, true, 256));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x81008000, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0xffffffff, false, 256));
+}
+
 static void default_offer_suits_shadow_virtqueues(struct kunit *test)
 {
 	static const unsigned int masked[] = {
@@ -263,6 +272,7 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(doorbell_page_is_exclusive),
 	KUNIT_CASE(ring_split_writes_used_as_avail),
 	KUNIT_CASE(ring_packed_keeps_both_halves),
+	KUNIT_CASE(ring_packed_stays_in_the_ring),
 	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
