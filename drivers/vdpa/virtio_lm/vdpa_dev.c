@@ -90,7 +90,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 
 	trace_virtio_lm_status(&vlm->vdpa.dev, vlm->status, 0, ret);
 	WRITE_ONCE(vlm->features, 0);
-	WRITE_ONCE(vlm->status, 0);
+	vlm->status = 0;
 	vlm->suspended = false;
 	return ret;
 }
@@ -100,15 +100,20 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 	return virtio_lm_reset_vdpa(to_vlm(vdpa));
 }
 
-/* A device that has gone reads as anything: to the bus it is one that needs a reset */
+/*
+ * A device that has gone reads as anything, and one that reads 0 though it was not told to has been
+ * reset from outside (FLR): to the bus, either needs a reset.
+ */
 static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	u8 status = vp_modern_get_status(&vlm->func->mdev);
-	u8 written = READ_ONCE(vlm->status);
+	u8 status;
 
-	if (status != written && virtio_lm_gone(vlm->func))
-		return written | VIRTIO_CONFIG_S_NEEDS_RESET;
+	guard(mutex)(&vlm->lock);
+
+	status = vp_modern_get_status(&vlm->func->mdev);
+	if (status != vlm->status && (!status || virtio_lm_gone(vlm->func)))
+		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	return status;
 }
@@ -130,14 +135,17 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 
 	guard(mutex)(&vlm->lock);
 
-	if (status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+	/* Virtio 1.3, 2.1.1: a driver does not clear bits but by a reset */
+	if (vlm->status & ~status)
+		ret = -EINVAL;
+	else if (status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		ret = virtio_lm_request_irqs(vlm);
 
 	trace_virtio_lm_status(&vdpa->dev, vlm->status, status, ret);
 	if (ret)
 		return;
 
-	WRITE_ONCE(vlm->status, status);
+	vlm->status = status;
 	vp_modern_set_status(&vlm->func->mdev, status);
 }
 
