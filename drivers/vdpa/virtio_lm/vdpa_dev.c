@@ -101,9 +101,19 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 }
 
 /*
- * A device that has gone reads as anything, and one that reads 0 though it was not told to has been
- * reset from outside (FLR): to the bus, either needs a reset.
+ * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
+ * status is 0 though it was not told so has been reset from outside (FLR) and has lost its queues.
  */
+static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
+{
+	*status = vp_modern_get_status(&vlm->func->mdev);
+	if (*status == vlm->status)
+		return 0;
+	if (virtio_lm_gone(vlm->func))
+		return -ENODEV;
+	return *status ? 0 : -EIO;
+}
+
 static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -111,8 +121,7 @@ static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 
 	guard(mutex)(&vlm->lock);
 
-	status = vp_modern_get_status(&vlm->func->mdev);
-	if (status != vlm->status && (!status || virtio_lm_gone(vlm->func)))
+	if (virtio_lm_check(vlm, &status))
 		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	return status;
@@ -319,6 +328,7 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 	bool packed;
+	u8 status;
 	u32 ring;
 	int ret;
 
@@ -335,6 +345,9 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 		if (vq->ready && !vlm->suspended && (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK))
 			return -EBUSY;
 
+		ret = virtio_lm_check(vlm, &status);
+		if (ret)
+			return ret;
 		ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
 		if (ret)
 			return ret;
@@ -520,12 +533,14 @@ virtio_lm_get_vq_notification(struct vdpa_device *vdpa, u16 idx)
 static int virtio_lm_suspend_vdpa(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u8 status;
 	int i, ret;
 
 	guard(mutex)(&vlm->lock);
 
-	if (vlm->suspended)
-		return 0;
+	ret = virtio_lm_check(vlm, &status);
+	if (ret || vlm->suspended)
+		return ret;
 
 	ret = virtio_lm_suspend(vlm->func);
 	if (ret)
