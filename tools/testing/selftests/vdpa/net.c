@@ -154,6 +154,7 @@ static void on_frame(struct net *n, const uint8_t *frame, uint32_t len)
 {
 	const struct wire_hdr *h = (const struct wire_hdr *)frame;
 	uint32_t seq;
+	int i;
 
 	/* others may be heard on a real wire: they are none of this test's business */
 	if (len < sizeof(*h) || ntohs(h->type) != WIRE_ETHERTYPE || ntohl(h->session) != n->session)
@@ -184,9 +185,8 @@ static void on_frame(struct net *n, const uint8_t *frame, uint32_t len)
 	}
 	if (seq == n->request && ntohs(h->op) & WIRE_ANSWER) {
 		n->answered = true;
-		n->answer[0] = ntohl(h->arg[0]);
-		n->answer[1] = ntohl(h->arg[1]);
-		n->answer[2] = ntohl(h->arg[2]);
+		for (i = 0; i < WIRE_ARGS; i++)
+			n->answer[i] = ntohl(h->arg[i]);
 	}
 }
 
@@ -220,23 +220,38 @@ static int receive(struct net *n)
 	return 0;
 }
 
+/* Takes back what the device has sent */
+int net_poll_tx(struct net *n)
+{
+	int ret;
+
+	do {
+		ret = vq_reap(&n->tx, NULL);
+	} while (ret >= 0);
+	return ret == -EAGAIN ? 0 : fail(n, ret, "the used ring names what was not given");
+}
+
 /* Takes all that the device has used, and gives the receive buffers back */
 int net_poll(struct net *n)
 {
 	bool kick = false;
 	int ret;
 
-	do {
-		ret = vq_reap(&n->tx, NULL);
-	} while (ret >= 0);
-	if (ret != -EAGAIN)
-		return fail(n, ret, "the used ring names what was not given");
+	ret = net_poll_tx(n);
+	if (ret)
+		return ret;
 
 	while (!(ret = receive(n)))
 		kick = true;
 	if (kick)
 		vq_kick(&n->rx);
-	return ret == -EAGAIN ? 0 : ret;
+	if (ret != -EAGAIN)
+		return ret;
+	if (n->damaged)
+		return fail(n, -EIO, "a frame is damaged");
+	if (n->doubled)
+		return fail(n, -EIO, "a frame came twice");
+	return 0;
 }
 
 /*

@@ -38,7 +38,7 @@ struct net {
 
 	uint32_t request;	/* seq of the last request to the peer */
 	bool answered;
-	uint32_t answer[3];
+	uint32_t answer[WIRE_ARGS];
 	const char *error;	/* what made the last call fail */
 };
 
@@ -51,6 +51,7 @@ int net_start(struct net *n, uint64_t features, uint16_t rx_base, uint16_t tx_ba
 int net_probe(struct net *n);
 
 void net_fill_rx(struct net *n);
+int net_poll_tx(struct net *n);
 int net_poll(struct net *n);
 int net_wait(struct net *n, uint64_t end);
 int net_send_data(struct net *n);

@@ -22,6 +22,9 @@ struct nl_msg {
 	uint8_t attrs[1024];
 };
 
+/* Sees an attribute of an answer */
+typedef void (*attr_fn)(void *ctx, int type, const void *data, int len);
+
 static void msg_init(struct nl_msg *m, uint16_t family, uint8_t cmd)
 {
 	memset(m, 0, sizeof(*m));
@@ -48,9 +51,7 @@ static void msg_put_str(struct nl_msg *m, uint16_t type, const char *s)
 	msg_put(m, type, s, strlen(s) + 1);
 }
 
-/* Walks the attributes of one answer; @fn sees each once, nested ones too */
-static void for_each_attr(const uint8_t *p, size_t len,
-			  void (*fn)(void *ctx, int type, const void *data, int len), void *ctx)
+static void for_each_attr(const uint8_t *p, size_t len, attr_fn fn, void *ctx)
 {
 	while (len >= NLA_HDRLEN) {
 		const struct nlattr *a = (const struct nlattr *)p;
@@ -66,8 +67,7 @@ static void for_each_attr(const uint8_t *p, size_t len,
 }
 
 /* Sends @m and reads up to the acknowledgment; attributes of answers go to @fn */
-static int nl_call(struct nl_msg *m,
-		   void (*fn)(void *ctx, int type, const void *data, int len), void *ctx)
+static int nl_call(struct nl_msg *m, attr_fn fn, void *ctx)
 {
 	struct timeval limit = { .tv_sec = NL_ANSWER_SECONDS };
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };

@@ -499,9 +499,9 @@ TEST_F(device, iotlb)
 	ASSERT_EQ(0, vdpa_mem_init(v, iova));
 	size = v->mem_size;
 	EXPECT_GT(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova, size, v->mem,
-				      VHOST_ACCESS_RW));
+				VHOST_ACCESS_RW));
 	EXPECT_GT(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova + size - 4096, 8192, v->mem,
-				      VHOST_ACCESS_RW));
+				VHOST_ACCESS_RW));
 	EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, iova, size, NULL, 0));
 	EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, iova, size, NULL, 0));
 	EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova, size, v->mem, VHOST_ACCESS_RW));
@@ -509,13 +509,13 @@ TEST_F(device, iotlb)
 
 	EXPECT_GT(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova, 0, v->mem, VHOST_ACCESS_RW));
 	EXPECT_GT(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, -4096ULL, 8192, v->mem,
-				      VHOST_ACCESS_RW));
+				VHOST_ACCESS_RW));
 	if (v->range.last != UINT64_MAX)
 		EXPECT_GT(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, v->range.last + 1, 4096,
-					      v->mem, VHOST_ACCESS_RW));
+					v->mem, VHOST_ACCESS_RW));
 	if (v->range.first)
 		EXPECT_GT(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, v->range.first - 4096,
-					      8192, v->mem, VHOST_ACCESS_RW));
+					8192, v->mem, VHOST_ACCESS_RW));
 	EXPECT_GT(0, vdpa_iotlb(v, 99, iova, size, v->mem, VHOST_ACCESS_RW));
 
 	/* an address space that is not there */

@@ -167,7 +167,7 @@ void vq_kick(struct vq *q)
 	/* the index is visible before the device is told to look at it */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (q->doorbell)
-		*q->doorbell = htole16(q->index);
+		__atomic_store_n(q->doorbell, htole16(q->index), __ATOMIC_RELAXED);
 	else
 		eventfd_write(q->kick, 1);
 }

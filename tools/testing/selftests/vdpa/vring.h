@@ -32,7 +32,7 @@ struct vq {
 
 	int kick;
 	int call;
-	volatile uint16_t *doorbell;	/* kicked by this instead, if set */
+	uint16_t *doorbell;	/* kicked by this instead, if set */
 };
 
 int vq_init(struct vq *q, struct vdpa *v, uint16_t index, uint16_t size, uint16_t segs,

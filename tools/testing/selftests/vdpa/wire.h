@@ -17,16 +17,17 @@
 
 #define WIRE_ETHERTYPE		0x88b5
 #define WIRE_MAC_LEN		6
+#define WIRE_ARGS		4
 #define WIRE_MIN_LEN		60
 #define WIRE_MAX_LEN		1514
-#define WIRE_MAX_SEQ		(1U << 17)
-#define WIRE_BURST_SEQ		(1U << 16)	/* from here on: what WIRE_SEND asked for */
+#define WIRE_MAX_SEQ		0x20000
+#define WIRE_BURST_SEQ		0x10000	/* from here on: what WIRE_SEND asked for */
 
 enum wire_op {
 	WIRE_HELLO = 1,		/* who is there? The answer's arg[0]: WIRE_HAS_* */
 	WIRE_DATA,		/* arg[0]: WIRE_F_* */
 	WIRE_SEND,		/* send me data: arg[0] first seq, [1] count, [2] us between */
-	WIRE_REPORT,		/* arg[0] distinct, [1] doubled, [2] damaged data frames */
+	WIRE_REPORT,		/* arg[0] distinct, [1] doubled, [2] damaged, [3] yet to send */
 	WIRE_LINK,		/* take my link down for arg[0] ms, then up; answered before */
 	WIRE_ANSWER = 0x8000	/* or'ed into the op of an answer */
 };
@@ -42,7 +43,7 @@ struct wire_hdr {
 	uint16_t len;		/* of the whole frame, before any padding */
 	uint32_t session;
 	uint32_t seq;		/* of data; of a request: asked again, it is not done again */
-	uint32_t arg[3];
+	uint32_t arg[WIRE_ARGS];
 } __attribute__((packed));
 
 /* splitmix64 over session and seq: the n-th eight bytes of a frame's contents */

@@ -104,10 +104,11 @@ static void set_link(const uint8_t *mac, const char *state)
 		fprintf(stderr, "wire_peer: '%s' ended with %d\n", cmd, ret);
 }
 
-static void answer(struct session *s, const struct wire_hdr *request, uint32_t a0, uint32_t a1,
-		   uint32_t a2)
+static void answer(struct session *s, const struct wire_hdr *request,
+		   const uint32_t args[WIRE_ARGS])
 {
 	struct wire_hdr *h = (struct wire_hdr *)s->answer;
+	int i;
 
 	memset(s->answer, 0, sizeof(s->answer));
 	memcpy(h->dst, request->src, WIRE_MAC_LEN);
@@ -117,9 +118,8 @@ static void answer(struct session *s, const struct wire_hdr *request, uint32_t a
 	h->len = htons(sizeof(s->answer));
 	h->session = request->session;
 	h->seq = request->seq;
-	h->arg[0] = htonl(a0);
-	h->arg[1] = htonl(a1);
-	h->arg[2] = htonl(a2);
+	for (i = 0; i < WIRE_ARGS; i++)
+		h->arg[i] = htonl(args[i]);
 	s->last_request = ntohl(request->seq);
 	send_frame(s->answer, sizeof(s->answer));
 }
@@ -150,6 +150,7 @@ static void on_frame(uint8_t *frame, size_t len)
 {
 	struct wire_hdr *h = (struct wire_hdr *)frame;
 	struct session *s = find_session(h);
+	uint32_t args[WIRE_ARGS] = { };
 
 	if (ntohs(h->op) == WIRE_DATA) {
 		on_data(s, frame, len);
@@ -162,20 +163,25 @@ static void on_frame(uint8_t *frame, size_t len)
 
 	switch (ntohs(h->op)) {
 	case WIRE_HELLO:
-		answer(s, h, link_hook ? WIRE_HAS_LINK : 0, 0, 0);
+		args[0] = link_hook ? WIRE_HAS_LINK : 0;
+		answer(s, h, args);
 		break;
 	case WIRE_SEND:
 		s->next_seq = ntohl(h->arg[0]);
 		s->to_send = ntohl(h->arg[1]);
 		s->gap_us = ntohl(h->arg[2]);
 		s->next_us = now_us();
-		answer(s, h, 0, 0, 0);
+		answer(s, h, args);
 		break;
 	case WIRE_REPORT:
-		answer(s, h, s->distinct, s->doubled, s->damaged);
+		args[0] = s->distinct;
+		args[1] = s->doubled;
+		args[2] = s->damaged;
+		args[3] = s->to_send;
+		answer(s, h, args);
 		break;
 	case WIRE_LINK:
-		answer(s, h, 0, 0, 0);
+		answer(s, h, args);
 		if (!link_hook)
 			break;
 		set_link(s->mac, "down");
