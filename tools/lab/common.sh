@@ -8,9 +8,11 @@ LM_CACHE=${VIRTIO_LM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/virtio-lm}
 LM_SUITE=trixie
 LM_KEEP_RUNS=20
 
+# the user's terminal, also where a step's output goes to its log
+exec 5>&2
 say()
 {
-	printf '%s\n' "$*" >&2
+	printf '%s\n' "$*" >&5
 }
 
 die()
@@ -59,8 +61,7 @@ step()
 	start=$(date +%s)
 	log=$LM_RUN/$(printf '%s' "$what" | tr -c 'A-Za-z0-9._\n' '-').log
 	say "  $what (about $expect s) ..."
-	"$@" >>"$log" 2>&1 &
-	LM_JOB=$!
+	: >>"$log"
 	(
 		# without its sleep, which would keep our output open
 		trap 'kill "$nap" 2>/dev/null; exit' TERM
@@ -69,21 +70,23 @@ step()
 			sleep 10 &
 			nap=$!
 			wait "$nap"
+			# $$ is the shell that runs the step
+			kill -0 "$$" 2>/dev/null || exit
 			n=$((n + 10))
 			say "  $what: $n s, $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)"
 		done
 	) &
-	beat=$!
+	LM_BEAT=$!
 	rc=0
-	wait "$LM_JOB" || rc=$?
-	LM_JOB=
-	kill "$beat" 2>/dev/null || :
-	wait "$beat" 2>/dev/null || :
+	"$@" >>"$log" 2>&1 || rc=$?
+	kill "$LM_BEAT" 2>/dev/null || :
+	wait "$LM_BEAT" 2>/dev/null || :
+	LM_BEAT=
 	if [ "$rc" = 0 ]; then
 		say "  $what: done in $(($(date +%s) - start)) s"
 	else
 		say "  $what: FAILED after $(($(date +%s) - start)) s, the end of $log:"
-		tail -n 15 "$log" | sed 's/^/  | /' >&2
+		tail -n 15 "$log" | sed 's/^/  | /' >&5
 	fi
 	return "$rc"
 }
@@ -121,9 +124,11 @@ tree_dir()
 stop_child()
 {
 	trap '' INT TERM HUP
-	for pid in ${LM_CHILD:-} ${LM_JOB:-}; do
-		kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
-	done
+	[ -z "${LM_BEAT:-}" ] || kill "$LM_BEAT" 2>/dev/null || :
+	if [ -n "${LM_CHILD:-}" ]; then
+		kill -KILL "$LM_CHILD" 2>/dev/null || :
+		wait "$LM_CHILD" 2>/dev/null || :
+	fi
 	say "virtio-lm: interrupted; all of it has been taken down, and it can be run again"
 	exit "$1"
 }
@@ -135,9 +140,29 @@ catch_signals()
 	trap 'stop_child 129' HUP
 }
 
+# child COMMAND...: run it so that it dies with this shell, whatever ends that. COMMAND
+# is an unshare that takes all below it along.
+child()
+{
+	rc=0
+	exec 3<&0
+	setpriv --pdeathsig KILL "$@" <&3 3<&- 5>&- 8>&- 9>&- &
+	LM_CHILD=$!
+	exec 3<&-
+	wait "$LM_CHILD" || rc=$?
+	LM_CHILD=
+	return "$rc"
+}
+
+# on_host COMMAND...: run COMMAND on the host, in a PID namespace of its own
+on_host()
+{
+	child unshare --mount --pid --fork --kill-child --mount-proc "$@"
+}
+
 # in_tree [--host-net] [--bind SRC=DST]... COMMAND...: run COMMAND in the tree, in
-# namespaces of its own. It dies with this shell, whatever ends that; with LM_DETACH, a
-# file for its output, it goes on without.
+# namespaces of its own. With LM_DETACH, a file for its output, it goes on when this
+# shell has ended.
 in_tree()
 {
 	net=--net
@@ -146,16 +171,10 @@ in_tree()
 	set -- unshare --mount --pid --fork --kill-child --uts --ipc $net \
 		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" "$@"
 	if [ -n "${LM_DETACH:-}" ]; then
-		setsid "$@" </dev/null >"$LM_DETACH" 2>&1 &
+		# with the locks (8, 9): they are held for as long as it lives
+		setsid "$@" </dev/null >"$LM_DETACH" 2>&1 5>&- &
 		LM_CHILD=$!
-		return
+	else
+		child "$@"
 	fi
-	exec 3<&0
-	setpriv --pdeathsig KILL "$@" <&3 3<&- 8>&- &
-	LM_CHILD=$!
-	exec 3<&-
-	rc=0
-	wait "$LM_CHILD" || rc=$?
-	LM_CHILD=
-	return "$rc"
 }

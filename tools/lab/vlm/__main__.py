@@ -47,7 +47,7 @@ def where_l2_is(lab):
 
 def do_exec(args):
     """Become the ssh that runs a command in an L1."""
-    l1 = Lab.attach(RUN).l1(args.l1)
+    l1 = Lab.attach(args.run).l1(args.l1)
     terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     command = l1.ssh(*terminal) + [shlex.join(args.command) if args.command else "exec bash -i"]
     os.execvp(command[0], command)
@@ -55,7 +55,7 @@ def do_exec(args):
 
 def do_console(args):
     """Become the terminal of a guest."""
-    lab = Lab.attach(RUN)
+    lab = Lab.attach(args.run)
     if args.guest == "l2":
         to = f"TCP:{where_l2_is(lab).address}:{l2.CONSOLE_PORT}"
     else:
@@ -67,7 +67,7 @@ def do_console(args):
 
 def do_vdpa(args):
     """Give functions to the driver."""
-    l1 = Lab.attach(RUN).l1(args.l1)
+    l1 = Lab.attach(args.run).l1(args.l1)
     for n in range(l1.config.devices):
         print(l2.take_over(l1, n, f"vdpa{n}", l2.MAC if n == 0 else None))
     return 0
@@ -75,7 +75,7 @@ def do_vdpa(args):
 
 def do_l2(args):
     """start, stop, status of L2."""
-    lab = Lab.attach(RUN)
+    lab = Lab.attach(args.run)
     if args.what == "start":
         l1 = lab.l1(args.l1)
         if l1.run(["test", "-e", "/dev/vhost-vdpa-0"]).returncode:
@@ -96,7 +96,7 @@ def do_l2(args):
 
 def do_migrate(args):
     """Move L2."""
-    lab = Lab.attach(RUN)
+    lab = Lab.attach(args.run)
     src = lab.l1(args.src) if args.src else where_l2_is(lab)
     others = [l1 for l1 in lab.l1s if l1 is not src]
     if not others:
@@ -110,9 +110,9 @@ def do_migrate(args):
     return 0
 
 
-def do_status(_):
+def do_status(args):
     """One line per guest."""
-    lab = Lab.attach(RUN)
+    lab = Lab.attach(args.run)
     for l1 in lab.l1s:
         alive = l1.run(["cat", "/proc/uptime"], timeout=10)
         up = f"up {float(alive.stdout.split()[0]):.0f} s" if alive.returncode == 0 else "not answering"
@@ -124,13 +124,14 @@ def do_status(_):
 
 def do_link(args):
     """The kselftests' link hook: take the link of an L1's function down or up."""
-    Lab.attach(RUN).l1(args.l1).set_link(args.function_number, args.state == "up")
+    Lab.attach(args.run).l1(args.l1).set_link(args.function_number, args.state == "up")
     return 0
 
 
 def main():
     """Parse, run, and turn what is expected to go wrong into one line."""
     parser = argparse.ArgumentParser(prog="lab")
+    parser.add_argument("--run", default=RUN)
     commands = parser.add_subparsers(dest="name", required=True)
 
     def command(name, function, *arguments, config=False):

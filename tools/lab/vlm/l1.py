@@ -12,6 +12,7 @@ from . import net
 from .qmp import QMP
 
 BOOT_SECONDS = 120
+ROOT_PORT = 16
 SSH_KEYS = "/virtio-lm/cache/ssh"
 UP_LINE = "lab: {} is up"
 
@@ -59,9 +60,19 @@ class L1:
         """The MAC of the vdpa function of that number."""
         return f"56:4a:b7:4f:{self.index:02x}:{function:02x}"
 
+    def props(self, function):
+        """The properties of the vdpa function of that number: sets are apart by ;, the last
+        one is for all that follow."""
+        sets = self.config.device_props.split(";")
+        return sets[min(function, len(sets) - 1)]
+
     def pci(self, function):
-        """The PCI address, in L1, of the vdpa function of that number."""
-        return f"0000:{function + 1:02x}:00.0"
+        """The PCI address, in L1, of the vdpa function of that number.
+
+        Firmware numbers the buses as it likes: what is known is the root port.
+        """
+        port = f"/sys/bus/pci/devices/0000:00:{ROOT_PORT + function:02x}.0"
+        return self.sh(f"cd {port} && ls -d 0000:??:??.?").strip()
 
     def command_line(self):
         """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
@@ -90,14 +101,13 @@ class L1:
         args += ["-netdev", f"tap,id=mgr,ifname={self.mgr_tap},script=no,downscript=no,vhost=off",
                  "-device", f"virtio-net-pci,netdev=mgr,mac={self.mgr_mac},romfile="]
         for n in range(c.devices):
-            # the root ports come first: their buses are 1, 2, ... in L1
             args += ["-device", f"pcie-root-port,id=rp{n + 1},bus=pcie.0,slot={n + 1},"
-                                f"chassis={n + 1},addr={16 + n:#x}",
+                                f"chassis={n + 1},addr={ROOT_PORT + n:#x}",
                      "-netdev", f"tap,id=data{n},ifname={self.data_tap(n)},script=no,"
                                 f"downscript=no,vhost=off"
                                 + (f",queues={c.queues}" if c.queues > 1 else ""),
                      "-device", f"virtio-net-pci,id=vdpa{n},netdev=data{n},mac={self.mac(n)},"
-                                f"bus=rp{n + 1},addr=0x0,romfile=,{c.device_props}"]
+                                f"bus=rp{n + 1},addr=0x0,romfile=,{self.props(n)}"]
         return args + shlex.split(c.qemu_args)
 
     def start(self):

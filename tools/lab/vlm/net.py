@@ -40,6 +40,13 @@ def tap(name, bridge, queues=1):
     ip("link", "set", name, "master", bridge, "up")
 
 
+def drain(name):
+    """Drop what waits in a tap, as a cable that is pulled out and put in again would."""
+    # the kernel drops what does not fit a smaller queue
+    for length in "0", "1000":
+        ip("link", "set", "dev", name, "txqueuelen", length)
+
+
 def isolate(name, on):
     """Cut (or join again) the link between isolated ports; both still reach the bridge itself."""
     subprocess.run(["bridge", "link", "set", "dev", name, "isolated", "on" if on else "off"],

@@ -71,4 +71,4 @@ def make_lab(**changes):
     os.makedirs(run, exist_ok=True)
     # stdout is the TAP stream
     lab_module.PROGRESS = sys.stderr
-    return Lab(parse_config(os.environ["LM_OPTIONS"].splitlines(), **changes), run)
+    return Lab(parse_config(os.environ["LM_OPTIONS"].split("\n")[1:], **changes), run)

@@ -1,0 +1,99 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The lab itself: commands in an L1, and nothing left behind whatever ends it. It is run in a
+# lab's tree, by `lab check`: what this test starts are labs in that one.
+
+lab=/virtio-lm/src/tools/lab/lab
+name=selftest-$$
+n=0
+bad=0
+
+ok()
+{
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $n - $2"
+	else
+		echo "not ok $n - $2"
+		bad=1
+	fi
+}
+
+# is WHAT HAVE WANT
+is()
+{
+	[ "$2" = "$3" ]
+	ok $? "$1"
+	[ "$2" = "$3" ] || printf '# want: %s\n# have: %s\n' "$3" "$2" | tr '\n' '~' | sed 's/~#/\n#/g; s/~/\\n/g; s/$/\n/'
+}
+
+# all that a lab could leave: links, mounts of this namespace, and its processes by their mark
+left()
+{
+	ip -o link | cut -d : -f 2
+	cut -d ' ' -f 5 /proc/self/mounts /proc/self/mountinfo | sort
+	grep -lzs "^LM_TEST=$name\$" /proc/[0-9]*/environ | wc -l
+}
+
+# gone: wait until what was is all there is, for 20 s
+gone()
+{
+	for _ in $(seq 100); do
+		[ "$(left)" != "$before" ] || return 0
+		sleep 0.2
+	done
+	return 1
+}
+
+up()
+{
+	# shellcheck disable=SC2086 # several words
+	env LM_TEST="$name" "$lab" --lab "$name" up $1 >&2
+}
+
+# the options that the other tests run with
+mine=$(echo "$LM_OPTIONS" | grep -E '^--(qemu|accel|device-props|memory)=' | tr '\n' ' ')
+before=$(left)
+
+up "$mine"
+ok $? "up: an L1 boots"
+is "exec: prints what the command prints" "$("$lab" --lab "$name" exec l1a echo 'two  words' '$HOME')" 'two  words $HOME'
+"$lab" --lab "$name" exec l1a sh -c 'exit 7'
+is "exec: ends with the command's exit status" $? 7
+is "exec: passes stdin" "$(seq 100000 | "$lab" --lab "$name" exec l1a sha256sum)" "$(seq 100000 | sha256sum)"
+is "exec: keeps stderr apart" "$("$lab" --lab "$name" exec l1a sh -c 'echo err >&2; echo out' 2>/dev/null)" out
+"$lab" --lab "$name" up >&2 2>/dev/null
+is "up: refuses when it is up" $? 1
+"$lab" --lab "$name" exec l1z true 2>/dev/null
+is "exec: refuses an L1 that does not exist" $? 1
+"$lab" --lab "$name" down >&2
+gone
+ok $? "down: nothing is left"
+"$lab" --lab "$name" exec l1a true 2>/dev/null
+is "exec: refuses when nothing is up" $? 1
+
+up "$mine"
+# the first process of all that the lab is made of, by its lock
+for pid in $(pgrep -x unshare); do
+	if cat "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n' | grep -qx "LM_TEST=$name"; then kill -9 "$pid"; fi
+done
+gone
+ok $? "kill -9 of a lab that is up: nothing is left"
+
+for sig in INT TERM HUP KILL; do
+	# a job in the background has SIGINT ignored
+	env --default-signal=INT LM_TEST="$name" setsid "$lab" shell sh -c 'ip link add dummy type bridge; sleep 1000 & sleep 1000' >&2 &
+	job=$!
+	for _ in $(seq 100); do
+		pgrep -x -f 'sleep 1000' >/dev/null && break
+		sleep 0.1
+	done
+	pgrep -x -f 'sleep 1000' >/dev/null
+	ok $? "shell: runs"
+	kill -s "$sig" "$job"
+	gone
+	ok $? "SIG$sig in the foreground: nothing is left"
+done
+
+echo "1..$n"
+exit "$bad"

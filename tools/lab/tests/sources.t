@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The sources: licence lines, kernel style, kernel-doc, and documents that build."""
+import os
+import re
+import subprocess
+
+from vlm import tap
+from vlm.lab import parse_config
+
+SRC = "/virtio-lm/src"
+RUN = "/virtio-lm/run/sources"
+# what these check is the text of a file, not how it fits into a kernel tree
+IGNORE = "FILE_PATH_CHANGES,NOT_UNIFIED_DIFF"
+
+
+def files(*folders, ext):
+    """Files below those folders whose names end so."""
+    return sorted(os.path.join(at, name) for folder in folders
+                  for at, _, names in os.walk(f"{SRC}/{folder}") for name in names
+                  if name.endswith(ext))
+
+
+def output(*command, cwd=SRC):
+    """What a command says, on either stream, and its status."""
+    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, check=False)
+    return done.stdout, done.returncode
+
+
+with tap.Tap() as t:
+    os.makedirs(RUN)
+    scripts = parse_config(os.environ["LM_OPTIONS"].split("\n")[1:]).tools + "/scripts"
+
+    licenced = [p for p in files("drivers", "include", "tools", "Documentation",
+                                 ext=(".c", ".h", ".py", ".t", ".rst", ".yaml", "Makefile", "Kconfig"))]
+    t.ok(len(licenced) > 30, "there are sources to look at")
+    without = [p for p in licenced
+               if "SPDX-License-Identifier: GPL-2.0" not in open(p, encoding="utf-8").read(400)]
+    t.equal(without, [], "every source file has its SPDX line")
+
+    kernel = files("drivers", "include", "tools/testing", "tools/lab/agent", ext=(".c", ".h"))
+    for path in kernel:
+        text, status = output("perl", f"{scripts}/checkpatch.pl", "--no-tree", "--strict",
+                              "--terse", "--max-line-length=100", f"--ignore={IGNORE}", "--file",
+                              path)
+        if not t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: checkpatch --strict"):
+            t.note(text)
+
+    text, status = output("perl", f"{scripts}/kernel-doc", "-none", "-Wall",
+                          *files("drivers", "include", ext=(".c", ".h")))
+    if not t.ok(status == 0 and not text.strip(), "kernel-doc has nothing to say"):
+        t.note(text)
+
+    text, status = output("sphinx-build", "-q", "-W", "-d", f"{RUN}/doctrees", "-b", "html",
+                          "Documentation", f"{RUN}/html")
+    if not t.ok(status == 0, "the documents build without a warning"):
+        t.note(text)
+
+    for path in files("tools", ext=""):
+        with open(path, "rb") as file:
+            first = file.readline()
+        if re.match(rb"#!/bin/sh\b", first):
+            text, status = output("sh", "-n", path)
+            t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: is shell")
