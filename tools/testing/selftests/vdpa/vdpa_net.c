@@ -27,7 +27,6 @@
 static void suspend(struct __test_metadata *_metadata, struct net *n)
 {
 	struct vq *queues[] = { &n->rx, &n->tx };
-	eventfd_t count;
 	size_t i;
 
 	ASSERT_EQ(0, vdpa_ioctl(n->v, VHOST_VDPA_SUSPEND, NULL));
@@ -43,7 +42,7 @@ static void suspend(struct __test_metadata *_metadata, struct net *n)
 		 * been used and not been seen has come, or never will.
 		 */
 		if (vq_device_used(q) != q->used_idx)
-			EXPECT_EQ(0, eventfd_read(q->call, &count)) {
+			EXPECT_EQ(0, wait_readable(q->call, 0)) {
 				TH_LOG("queue %u: the last interrupt is lost", q->index);
 			}
 	}
