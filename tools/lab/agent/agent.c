@@ -119,12 +119,16 @@ int main(int argc, char **argv)
 
 		if (now_ns() >= report_ns) {
 			report_ns = now_ns() + REPORT_NS;
-			printf("sent=%llu received=%llu duplicate=%llu late=%llu corrupt=%llu pages_checked=%llu pages_bad=%llu passes=%llu\n",
-			       (unsigned long long)mine.sent, (unsigned long long)mine.received,
-			       (unsigned long long)mine.duplicate, (unsigned long long)mine.late,
-			       (unsigned long long)mine.corrupt,
-			       (unsigned long long)mine.pages_checked,
-			       (unsigned long long)mine.pages_bad, (unsigned long long)mine.passes);
+			printf("agent:");
+			print_pair("sent", mine.sent);
+			print_pair("received", mine.received);
+			print_pair("duplicate", mine.duplicate);
+			print_pair("late", mine.late);
+			print_pair("corrupt", mine.corrupt);
+			print_pair("pages_checked", mine.pages_checked);
+			print_pair("pages_bad", mine.pages_bad);
+			print_pair("passes", mine.passes);
+			printf("\n");
 		}
 		next = s.next_ns < m.due_ns ? s.next_ns : m.due_ns;
 		if (next > now_ns()) {

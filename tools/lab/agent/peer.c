@@ -33,7 +33,7 @@ struct progress {
 };
 
 /* When a gap ended, in ms from the beginning */
-static unsigned long long when_ms(uint64_t at_ns, uint64_t begin_ns)
+static uint64_t when_ms(uint64_t at_ns, uint64_t begin_ns)
 {
 	return at_ns ? (at_ns - begin_ns) / 1000000 : 0;
 }
@@ -42,7 +42,8 @@ static void gap_line(const char *direction, uint64_t ns, uint64_t begin_ns)
 {
 	if (ns > GAP_NS)
 		printf("gap direction=%s ms=%llu at_ms=%llu\n", direction,
-		       (unsigned long long)ns / 1000000, when_ms(now_ns(), begin_ns));
+		       (unsigned long long)ns / 1000000,
+		       (unsigned long long)when_ms(now_ns(), begin_ns));
 }
 
 /* The longest time in which L2 was not seen to get anything */
@@ -68,20 +69,29 @@ static void line(const char *what, uint64_t begin_ns, const struct sender *s,
 	/* what L2 sent before we listened is no loss */
 	uint64_t expected = r->sessions ? r->highest - r->first + 1 : 0;
 
-	printf("%s seconds=%.1f out_sent=%llu out_received=%llu out_lost=%lld out_duplicate=%llu out_late=%llu out_corrupt=%llu out_gap_ms=%llu out_gap_at_ms=%llu in_sent=%llu in_received=%llu in_lost=%llu in_duplicate=%llu in_late=%llu in_corrupt=%llu in_gap_ms=%llu in_gap_at_ms=%llu in_sessions=%llu rtt_max_ms=%llu pages_checked=%llu pages_bad=%llu passes=%llu\n",
-	       what, (double)(now_ns() - begin_ns) / NSEC_PER_SEC,
-	       (unsigned long long)s->sent, (unsigned long long)l2->received,
-	       (long long)(s->sent - l2->received), (unsigned long long)l2->duplicate,
-	       (unsigned long long)l2->late, (unsigned long long)l2->corrupt,
-	       (unsigned long long)g->gap_ns / 1000000, when_ms(g->gap_at_ns, begin_ns),
-	       (unsigned long long)expected, (unsigned long long)r->received,
-	       (unsigned long long)(expected - r->received), (unsigned long long)r->duplicate,
-	       (unsigned long long)r->late, (unsigned long long)r->corrupt,
-	       (unsigned long long)r->gap_ns / 1000000, when_ms(r->gap_at_ns, begin_ns),
-	       (unsigned long long)r->sessions,
-	       (unsigned long long)g->rtt_max_ns / 1000000,
-	       (unsigned long long)l2->pages_checked, (unsigned long long)l2->pages_bad,
-	       (unsigned long long)l2->passes);
+	printf("%s seconds=%.1f", what, (double)(now_ns() - begin_ns) / NSEC_PER_SEC);
+	print_pair("out_sent", s->sent);
+	print_pair("out_received", l2->received);
+	print_pair("out_lost", s->sent - l2->received);
+	print_pair("out_duplicate", l2->duplicate);
+	print_pair("out_late", l2->late);
+	print_pair("out_corrupt", l2->corrupt);
+	print_pair("out_gap_ms", g->gap_ns / 1000000);
+	print_pair("out_gap_at_ms", when_ms(g->gap_at_ns, begin_ns));
+	print_pair("in_sent", expected);
+	print_pair("in_received", r->received);
+	print_pair("in_lost", expected - r->received);
+	print_pair("in_duplicate", r->duplicate);
+	print_pair("in_late", r->late);
+	print_pair("in_corrupt", r->corrupt);
+	print_pair("in_gap_ms", r->gap_ns / 1000000);
+	print_pair("in_gap_at_ms", when_ms(r->gap_at_ns, begin_ns));
+	print_pair("in_sessions", r->sessions);
+	print_pair("rtt_max_ms", g->rtt_max_ns / 1000000);
+	print_pair("pages_checked", l2->pages_checked);
+	print_pair("pages_bad", l2->pages_bad);
+	print_pair("passes", l2->passes);
+	printf("\n");
 }
 
 int main(int argc, char **argv)
@@ -132,7 +142,7 @@ int main(int argc, char **argv)
 		}
 		if (stop && !stop_ns)
 			stop_ns = now;
-		if (stop_ns && (now - stop_ns > QUIET_NS || (!r.sessions)))
+		if (stop_ns && (now - stop_ns > QUIET_NS || !r.sessions))
 			break;
 		if (r.sessions && !stop_ns)
 			sender_run(&s, &r, &mine);

@@ -85,6 +85,12 @@ static inline uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
+/* One " name=value" of a line for a program to read */
+static inline void print_pair(const char *name, uint64_t value)
+{
+	printf(" %s=%lld", name, (long long)value);
+}
+
 /* A bijective mixer (the finalizer of splitmix64): neighbours look unrelated */
 static inline uint64_t mix(uint64_t x)
 {
@@ -152,7 +158,8 @@ static inline void sender_init(struct sender *s, int fd, const char *to, unsigne
 	s->next_ns = now_ns();
 }
 
-static inline void sender_one(struct sender *s, const struct receiver *r, const struct report *about)
+static inline void sender_one(struct sender *s, const struct receiver *r,
+			      const struct report *about)
 {
 	uint8_t packet[STREAM_MAX];
 	size_t length = stream_length(s->session, s->sent);
@@ -194,7 +201,8 @@ static inline void sender_one(struct sender *s, const struct receiver *r, const 
 }
 
 /* Send what is due; after a long stop go on from now, without a burst */
-static inline void sender_run(struct sender *s, const struct receiver *r, const struct report *about)
+static inline void sender_run(struct sender *s, const struct receiver *r,
+			      const struct report *about)
 {
 	uint64_t now = now_ns();
 

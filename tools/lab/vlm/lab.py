@@ -161,12 +161,12 @@ class Lab:
         with open(f"{self.run_dir}/lab.json", "w", encoding="utf-8") as file:
             json.dump({"config": dataclasses.asdict(config), "sockets": self.l1s[0].sockets}, file)
 
-    def stop(self):
+    def stop(self, provoked=None):
         """Keep the kernel logs and stop the L1s; the findings in the logs, per L1."""
         found = {}
         for l1 in self.l1s:
             if l1.proc is not None:
-                lines = l1.collect_dmesg()
+                lines = l1.collect_dmesg(provoked)
                 if lines:
                     found[l1.name] = lines
                 l1.stop()

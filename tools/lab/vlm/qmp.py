@@ -40,9 +40,9 @@ class QMP:
             raise QMPError("QMP connection closed: QEMU is gone")
         return json.loads(line)
 
-    def cmd(self, name, **args):
+    def cmd(self, command, /, **args):
         """Run a command; events that come in between are kept in .events."""
-        message = {"execute": name}
+        message = {"execute": command}
         if args:
             message["arguments"] = {k.replace("_", "-"): v for k, v in args.items()}
         try:
@@ -55,7 +55,7 @@ class QMP:
             if "event" in answer:
                 self.events.append(answer)
             elif "error" in answer:
-                raise QMPError(f"{name}: {answer['error']['desc']}")
+                raise QMPError(f"{command}: {answer['error']['desc']}")
             else:
                 return answer["return"]
 

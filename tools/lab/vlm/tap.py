@@ -42,9 +42,9 @@ class Tap:
         for line in str(text).splitlines():
             print(f"# {line}", flush=True)
 
-    def clean_logs(self, lab):
+    def clean_logs(self, lab, provoked=None):
         """Stop the L1s; each one's kernel has nothing to complain about."""
-        found = lab.stop()
+        found = lab.stop(provoked)
         for l1 in lab.l1s:
             self.ok(l1.name not in found, f"{l1.name}: its kernel log is free of warnings")
             for line in found.get(l1.name, []):

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# `make help` says what there is. demo, check and setup need root, and no more than git,
+# make and apt; modules needs the headers of the kernel it builds for.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+LAB := tools/lab/lab
+DRIVER := drivers/vdpa/virtio_lm
+# for demo and check: options of `tools/lab/lab up`, --qemu FILE for one
+OPTIONS ?=
+# for check: the tests to run, files of tools/lab/tests without .t
+TESTS ?=
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-lm
+
+help:
+	@echo "The lab (root; sets itself up in $(CACHE)):"
+	@echo "  make demo             two L1 guests, an L2 on /dev/vhost-vdpa-0 of one, with traffic,"
+	@echo "                        migrated live to the other; a short report"
+	@echo "  make check            every test; TESTS=\"migration lab\" for some"
+	@echo "  make kselftest        the kselftests alone, in an L1"
+	@echo "  make setup            tree, kernel images, driver, QEMU: all that the above need"
+	@echo "  make lab              how to use the lab by hand"
+	@echo "  make distclean        clean, and remove the cache"
+	@echo "  OPTIONS=...           for demo and check: your own kernel, QEMU, driver (make lab)"
+	@echo "The driver, for the kernel of this machine or of KDIR=<headers or build folder>:"
+	@echo "  make modules          build virtio_lm_vdpa.ko"
+	@echo "  make modules_install  install it (INSTALL_MOD_PATH=... as kbuild has it)"
+	@echo "  make clean            remove what modules has built"
+	@echo "Documents:"
+	@echo "  make docs             HTML in Documentation/_build (needs sphinx-build)"
+
+setup:
+	@$(LAB) setup
+
+demo:
+	@$(LAB) demo $(OPTIONS)
+
+check:
+	@$(LAB) check $(OPTIONS) $(TESTS)
+
+kselftest:
+	@$(LAB) check $(OPTIONS) kselftest
+
+lab:
+	@$(LAB) --help
+
+modules modules_install:
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(DRIVER) $@
+
+clean:
+	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR)/$(DRIVER) clean)
+	rm -rf Documentation/_build
+
+distclean: clean
+	@$(LAB) distclean
+
+docs:
+	sphinx-build -q -W Documentation Documentation/_build
+
+.PHONY: help setup demo check kselftest lab modules modules_install clean distclean docs
