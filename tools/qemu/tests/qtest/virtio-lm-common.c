@@ -1,0 +1,859 @@
+/*
+ * A driver for virtio-net-pci,vdpa=on, for the tests of its live-migration
+ * registers
+ *
+ * Guest memory is a file that the test maps too: rings and buffers are laid
+ * out by hand, and what the device wrote is found by comparing all of memory
+ * with a copy made before.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/mman.h>
+#include "qemu/atomic.h"
+#include "standard-headers/linux/virtio_ids.h"
+#include "libqos/pci-pc.h"
+#include "virtio-lm-common.h"
+
+#define LM_BAR_ADDR 0xe0000000u
+#define LM_FIRST_PAGE (1 * MiB)
+
+/* QEMU and PCI */
+
+static LMTest *lm_spawn(LMPlace place, const char *props, const char *more)
+{
+    static const char *const machine[] = {
+        [LM_ON_ROOT_BUS] = "q35",
+        [LM_ON_ROOT_PORT] = "q35",
+        [LM_BEHIND_IOMMU] = "q35",
+        [LM_ON_PC] = "pc",
+    };
+    static const char *const where[] = {
+        [LM_ON_ROOT_BUS] = "addr=4",
+        [LM_ON_ROOT_PORT] = "bus=rp",
+        [LM_BEHIND_IOMMU] = "bus=rp,iommu_platform=on,ats=on",
+        [LM_ON_PC] = "addr=4",
+    };
+    LMTest *t = g_new0(LMTest, 1);
+    g_autofree char *device = NULL;
+    int pair[2];
+
+    t->place = place;
+    t->props = g_strdup(props);
+    t->next_page = LM_FIRST_PAGE;
+
+    t->ram_fd = memfd_create("ram", 0);
+    g_assert_cmpint(t->ram_fd, >=, 0);
+    g_assert_cmpint(ftruncate(t->ram_fd, LM_RAM_SIZE), ==, 0);
+    t->ram = mmap(NULL, LM_RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                  t->ram_fd, 0);
+    g_assert(t->ram != MAP_FAILED);
+    t->snapshot = mmap(NULL, LM_RAM_SIZE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    g_assert(t->snapshot != MAP_FAILED);
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), ==, 0);
+    t->net = pair[0];
+    g_assert_cmpint(fcntl(t->net, F_SETFD, FD_CLOEXEC), ==, 0);
+    g_assert_cmpint(fcntl(t->net, F_SETFL, O_NONBLOCK), ==, 0);
+
+    if (props) {
+        device = g_strdup_printf("-device virtio-net-pci,id=net0,netdev=hs0,"
+                                 "romfile=,mac=52:54:00:12:34:56,%s,%s",
+                                 where[place], props);
+    }
+    t->qts = qtest_initf(
+        "-machine %s -m %dM -nodefaults "
+        "-object memory-backend-file,id=ram,size=%dM,share=on,"
+        "mem-path=/proc/self/fd/%d -machine memory-backend=ram "
+        "-netdev dgram,id=hs0,local.type=fd,local.str=%d %s %s %s %s",
+        machine[place], (int)(LM_RAM_SIZE / MiB), (int)(LM_RAM_SIZE / MiB),
+        t->ram_fd, pair[1],
+        place == LM_BEHIND_IOMMU ?
+        "-device intel-iommu,device-iotlb=on,intremap=on,aw-bits=48" : "",
+        place == LM_ON_ROOT_PORT || place == LM_BEHIND_IOMMU ?
+        "-device pcie-root-port,id=rp,chassis=1,slot=1,addr=3" : "",
+        device ?: "", more ?: "");
+    close(pair[1]);
+    /* The next QEMU must not inherit it */
+    g_assert_cmpint(fcntl(t->ram_fd, F_SETFD, FD_CLOEXEC), ==, 0);
+
+    t->bus = qpci_new_pc(t->qts, NULL);
+    return t;
+}
+
+uint8_t lm_pci_cap(LMTest *t, uint8_t cfg_type)
+{
+    uint8_t cap = 0;
+
+    while ((cap = qpci_find_capability(t->dev, PCI_CAP_ID_VNDR, cap))) {
+        if (qpci_config_readb(t->dev, cap +
+                              offsetof(struct virtio_pci_cap, cfg_type)) ==
+            cfg_type) {
+            return cap;
+        }
+    }
+    g_error("no virtio structure of type %u", cfg_type);
+}
+
+static uint64_t lm_pci_structure(LMTest *t, uint8_t cfg_type)
+{
+    uint8_t cap = lm_pci_cap(t, cfg_type);
+
+    return LM_BAR_ADDR +
+           qpci_config_readl(t->dev, cap +
+                             offsetof(struct virtio_pci_cap, offset));
+}
+
+static void lm_pci_map_root_port(LMTest *t)
+{
+    g_autofree QPCIDevice *rp = qpci_device_find(t->bus, QPCI_DEVFN(3, 0));
+
+    qpci_config_writeb(rp, PCI_SECONDARY_BUS, 1);
+    qpci_config_writeb(rp, PCI_SUBORDINATE_BUS, 1);
+    qpci_config_writew(rp, PCI_MEMORY_BASE, LM_BAR_ADDR >> 16);
+    qpci_config_writew(rp, PCI_MEMORY_LIMIT, 0xefff);
+    qpci_config_writew(rp, PCI_COMMAND,
+                       PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+/* Find the device and its structures, also after an FLR */
+void lm_pci_map(LMTest *t)
+{
+    int devfn = QPCI_DEVFN(4, 0);
+    uint8_t notify, bar;
+
+    if (t->place == LM_ON_ROOT_PORT || t->place == LM_BEHIND_IOMMU) {
+        lm_pci_map_root_port(t);
+        devfn = QPCI_DEVFN(32, 0);
+    }
+    g_free(t->dev);
+    t->dev = qpci_device_find(t->bus, devfn);
+    g_assert_nonnull(t->dev);
+    g_assert_cmphex(qpci_config_readw(t->dev, PCI_DEVICE_ID), ==,
+                    0x1040 + VIRTIO_ID_NET);
+
+    notify = lm_pci_cap(t, VIRTIO_PCI_CAP_NOTIFY_CFG);
+    bar = PCI_BASE_ADDRESS_0 + 4 *
+          qpci_config_readb(t->dev, notify +
+                            offsetof(struct virtio_pci_cap, bar));
+    qpci_config_writel(t->dev, bar, 0xffffffff);
+    t->bar_size = -(qpci_config_readl(t->dev, bar) & PCI_BASE_ADDRESS_MEM_MASK);
+    qpci_config_writel(t->dev, bar, LM_BAR_ADDR);
+    qpci_config_writel(t->dev, bar + 4, 0);
+    qpci_config_writew(t->dev, PCI_COMMAND,
+                       PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+
+    t->common = lm_pci_structure(t, VIRTIO_PCI_CAP_COMMON_CFG);
+    t->isr = lm_pci_structure(t, VIRTIO_PCI_CAP_ISR_CFG);
+    t->config = lm_pci_structure(t, VIRTIO_PCI_CAP_DEVICE_CFG);
+    t->notify = lm_pci_structure(t, VIRTIO_PCI_CAP_NOTIFY_CFG);
+    t->notify_mult = qpci_config_readl(t->dev, notify +
+                                       sizeof(struct virtio_pci_cap));
+    t->lm = t->notify +
+            qpci_config_readl(t->dev, notify +
+                              offsetof(struct virtio_pci_cap, length));
+}
+
+LMTest *lm_new(LMPlace place, const char *props)
+{
+    LMTest *t = lm_spawn(place, props, NULL);
+
+    if (props) {
+        lm_pci_map(t);
+    }
+    return t;
+}
+
+/*
+ * A QEMU that waits for the migration of @src's. It goes on with the driver's
+ * state that @src has at this moment.
+ */
+LMTest *lm_new_incoming(const LMTest *src, const char *props)
+{
+    LMTest *t = lm_spawn(src->place, props, "-incoming defer");
+    unsigned n;
+
+    t->next_page = src->next_page;
+    t->iova = src->iova;
+    t->bar_size = src->bar_size;
+    t->common = src->common;
+    t->isr = src->isr;
+    t->config = src->config;
+    t->notify = src->notify;
+    t->notify_mult = src->notify_mult;
+    t->lm = src->lm;
+    t->features = src->features;
+    t->base = src->base;
+    t->end = src->end;
+    for (n = 0; n < LM_NUM_QUEUES; n++) {
+        t->vq[n] = src->vq[n];
+        t->vq[n].t = t;
+    }
+    return t;
+}
+
+void lm_free(LMTest *t)
+{
+    qtest_quit(t->qts);
+    qpci_free_pc(t->bus);
+    g_free(t->dev);
+    close(t->net);
+    close(t->ram_fd);
+    munmap(t->ram, LM_RAM_SIZE);
+    munmap(t->snapshot, LM_RAM_SIZE);
+    g_free(t->props);
+    g_free(t);
+}
+
+/* LM registers */
+
+uint32_t lm_read(LMTest *t, uint64_t reg)
+{
+    return qtest_readl(t->qts, t->lm + reg);
+}
+
+void lm_write(LMTest *t, uint64_t reg, uint32_t val)
+{
+    qtest_writel(t->qts, t->lm + reg, val);
+}
+
+void lm_suspend(LMTest *t)
+{
+    lm_write(t, VIRTIO_LM_DEV_CTRL, VIRTIO_LM_DEV_CTRL_SUSPEND);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS) & VIRTIO_LM_STATUS_SUSPENDED,
+                    !=, 0);
+}
+
+void lm_resume(LMTest *t)
+{
+    lm_write(t, VIRTIO_LM_DEV_CTRL, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS) & VIRTIO_LM_STATUS_SUSPENDED,
+                    ==, 0);
+}
+
+uint32_t lm_ring_state(LMTest *t, unsigned n)
+{
+    return lm_read(t, VIRTIO_LM_RING_STATE(n));
+}
+
+/* Guest memory */
+
+void *lm_ptr(LMTest *t, uint64_t iova)
+{
+    g_assert_cmphex(iova - t->iova, <, LM_RAM_SIZE);
+    return t->ram + (iova - t->iova);
+}
+
+/* @n pages that nobody else has, in the device's DMA address space */
+uint64_t lm_pages(LMTest *t, unsigned n)
+{
+    uint64_t addr = t->next_page;
+
+    t->next_page += n * LM_PAGE;
+    g_assert_cmphex(t->next_page, <=, LM_RAM_SIZE);
+    return t->iova + addr;
+}
+
+/* virtio */
+
+#define COMMON(field) (t->common + \
+                       offsetof(struct virtio_pci_common_cfg, field))
+
+uint8_t lm_status(LMTest *t)
+{
+    return qtest_readb(t->qts, COMMON(device_status));
+}
+
+void lm_set_status(LMTest *t, uint8_t status)
+{
+    qtest_writeb(t->qts, COMMON(device_status), status);
+}
+
+uint64_t lm_host_features(LMTest *t)
+{
+    uint64_t features;
+
+    qtest_writel(t->qts, COMMON(device_feature_select), 1);
+    features = (uint64_t)qtest_readl(t->qts, COMMON(device_feature)) << 32;
+    qtest_writel(t->qts, COMMON(device_feature_select), 0);
+    return features | qtest_readl(t->qts, COMMON(device_feature));
+}
+
+/* Up to FEATURES_OK, with @features and what cannot be left out */
+void lm_negotiate(LMTest *t, uint64_t features)
+{
+    uint8_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
+    unsigned n;
+
+    features |= LM_BIT(VIRTIO_F_VERSION_1);
+    if (t->place == LM_BEHIND_IOMMU) {
+        features |= LM_BIT(VIRTIO_F_ACCESS_PLATFORM);
+    }
+    g_assert_cmphex(features & ~lm_host_features(t), ==, 0);
+    t->features = features;
+    for (n = 0; n < LM_NUM_QUEUES; n++) {
+        t->vq[n].num = 0;
+    }
+
+    lm_set_status(t, 0);
+    lm_set_status(t, status);
+    qtest_writel(t->qts, COMMON(guest_feature_select), 0);
+    qtest_writel(t->qts, COMMON(guest_feature), features);
+    qtest_writel(t->qts, COMMON(guest_feature_select), 1);
+    qtest_writel(t->qts, COMMON(guest_feature), features >> 32);
+    lm_set_status(t, status | VIRTIO_CONFIG_S_FEATURES_OK);
+    g_assert_cmphex(lm_status(t), ==, status | VIRTIO_CONFIG_S_FEATURES_OK);
+}
+
+static bool lm_packed(LMTest *t)
+{
+    return t->features & LM_BIT(VIRTIO_F_RING_PACKED);
+}
+
+static bool lm_event_idx(LMTest *t)
+{
+    return t->features & LM_BIT(VIRTIO_RING_F_EVENT_IDX);
+}
+
+/*
+ * Lay out queue @n. The used ring ends one page with its last element, so that
+ * the avail event is in the next: it has a bit of its own.
+ */
+void lm_queue_init(LMTest *t, unsigned n, unsigned num)
+{
+    LMQueue *q = &t->vq[n];
+    unsigned used_len = offsetof(struct vring_used, ring) +
+                        num * sizeof(struct vring_used_elem);
+    unsigned pages = DIV_ROUND_UP(used_len, LM_PAGE);
+
+    memset(q, 0, sizeof(*q));
+    q->t = t;
+    q->n = n;
+    q->num = num;
+    q->avail_wrap = true;
+    q->used_wrap = true;
+    q->desc = lm_pages(t, DIV_ROUND_UP(num * sizeof(struct vring_desc),
+                                       LM_PAGE));
+    q->avail = lm_pages(t, DIV_ROUND_UP(num * 2 + 6, LM_PAGE));
+    q->used = lm_pages(t, pages + 1);
+    if (!lm_packed(t)) {
+        q->used += pages * LM_PAGE - used_len;
+    }
+}
+
+void lm_queue_enable(LMQueue *q)
+{
+    LMTest *t = q->t;
+
+    qtest_writew(t->qts, COMMON(queue_select), q->n);
+    qtest_writew(t->qts, COMMON(queue_size), q->num);
+    qtest_writel(t->qts, COMMON(queue_desc_lo), q->desc);
+    qtest_writel(t->qts, COMMON(queue_desc_hi), q->desc >> 32);
+    qtest_writel(t->qts, COMMON(queue_avail_lo), q->avail);
+    qtest_writel(t->qts, COMMON(queue_avail_hi), q->avail >> 32);
+    qtest_writel(t->qts, COMMON(queue_used_lo), q->used);
+    qtest_writel(t->qts, COMMON(queue_used_hi), q->used >> 32);
+    qtest_writew(t->qts, COMMON(queue_enable), 1);
+}
+
+void lm_driver_ok(LMTest *t)
+{
+    lm_set_status(t, lm_status(t) | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+void lm_start(LMTest *t, uint64_t features)
+{
+    unsigned n, num = features & LM_BIT(VIRTIO_NET_F_CTRL_VQ) ? 3 : 2;
+
+    lm_negotiate(t, features);
+    for (n = 0; n < num; n++) {
+        lm_queue_init(t, n, n == LM_CVQ ? 64 : 256);
+        lm_queue_enable(&t->vq[n]);
+    }
+    lm_driver_ok(t);
+}
+
+/* Go on where a LM_RING_STATE of @state says, for a ring that is all used */
+void lm_queue_set_state(LMQueue *q, uint32_t state)
+{
+    q->avail_idx = state;
+    q->used_idx = state >> 16;
+    if (lm_packed(q->t)) {
+        q->avail_wrap = q->avail_idx >> 15;
+        q->avail_idx &= 0x7fff;
+        q->used_wrap = q->used_idx >> 15;
+        q->used_idx &= 0x7fff;
+    } else {
+        stw_le_p(lm_ptr(q->t, q->avail + 2), q->avail_idx);
+        stw_le_p(lm_ptr(q->t, q->used + 2), q->used_idx);
+    }
+}
+
+/* Write descriptor @i of @table, split or packed; the flags of a packed last */
+static void lm_put_desc(LMTest *t, uint64_t table, unsigned i,
+                        const LMSeg *seg, uint16_t flags, uint16_t id_or_next)
+{
+    if (seg->in) {
+        flags |= VRING_DESC_F_WRITE;
+    }
+    if (lm_packed(t)) {
+        struct vring_packed_desc *desc = lm_ptr(t, table + i * sizeof(*desc));
+
+        desc->addr = cpu_to_le64(seg->addr);
+        desc->len = cpu_to_le32(seg->len);
+        desc->id = cpu_to_le16(id_or_next);
+        qatomic_store_release(&desc->flags, cpu_to_le16(flags));
+    } else {
+        struct vring_desc *desc = lm_ptr(t, table + i * sizeof(*desc));
+
+        desc->addr = cpu_to_le64(seg->addr);
+        desc->len = cpu_to_le32(seg->len);
+        desc->flags = cpu_to_le16(flags);
+        desc->next = cpu_to_le16(id_or_next);
+    }
+}
+
+static uint16_t lm_add_split(LMQueue *q, const LMSeg *segs, unsigned num,
+                             uint16_t flags)
+{
+    uint16_t head = q->next_desc;
+    unsigned i;
+
+    for (i = 0; i < num; i++) {
+        uint16_t next = (q->next_desc + 1) % q->num;
+
+        lm_put_desc(q->t, q->desc, q->next_desc, &segs[i],
+                    flags | (i < num - 1 ? VRING_DESC_F_NEXT : 0), next);
+        q->next_desc = next;
+    }
+    stw_le_p(lm_ptr(q->t, q->avail + 4 + q->avail_idx % q->num * 2), head);
+    q->avail_idx++;
+    qatomic_store_release((uint16_t *)lm_ptr(q->t, q->avail + 2),
+                          cpu_to_le16(q->avail_idx));
+    return head;
+}
+
+/* The buffer ID is the index of its first descriptor */
+static uint16_t lm_add_packed(LMQueue *q, const LMSeg *segs, unsigned num,
+                              uint16_t flags)
+{
+    uint16_t head = q->avail_idx;
+    unsigned i;
+
+    /* The device goes by the flags of the first: write that last */
+    for (i = num; i-- > 0;) {
+        unsigned idx = (head + i) % q->num;
+        bool wrap = q->avail_wrap ^ (head + i >= q->num);
+
+        lm_put_desc(q->t, q->desc, idx, &segs[i],
+                    flags | (i < num - 1 ? VRING_DESC_F_NEXT : 0) |
+                    wrap << VRING_PACKED_DESC_F_AVAIL |
+                    !wrap << VRING_PACKED_DESC_F_USED, head);
+    }
+    q->ndescs[head] = num;
+    q->avail_idx += num;
+    if (q->avail_idx >= q->num) {
+        q->avail_idx -= q->num;
+        q->avail_wrap ^= 1;
+    }
+    return head;
+}
+
+/* Make a buffer of @num segments available, out ones first; returns its ID */
+uint16_t lm_add(LMQueue *q, const LMSeg *segs, unsigned num, bool indirect)
+{
+    uint16_t flags = 0;
+    LMSeg table;
+    unsigned i;
+
+    if (indirect) {
+        table.addr = lm_pages(q->t, 1);
+        table.len = num * sizeof(struct vring_desc);
+        table.in = false;
+        for (i = 0; i < num; i++) {
+            lm_put_desc(q->t, table.addr, i, &segs[i],
+                        i < num - 1 ? VRING_DESC_F_NEXT : 0, i + 1);
+        }
+        segs = &table;
+        num = 1;
+        flags = VRING_DESC_F_INDIRECT;
+    }
+
+    return lm_packed(q->t) ? lm_add_packed(q, segs, num, flags) :
+                             lm_add_split(q, segs, num, flags);
+}
+
+uint16_t lm_add_buf(LMQueue *q, uint64_t addr, uint32_t len, bool in)
+{
+    const LMSeg seg = { addr, len, in };
+
+    return lm_add(q, &seg, 1, false);
+}
+
+void lm_kick(LMQueue *q)
+{
+    LMTest *t = q->t;
+
+    qtest_writew(t->qts, COMMON(queue_select), q->n);
+    qtest_writew(t->qts, t->notify + t->notify_mult *
+                 qtest_readw(t->qts, COMMON(queue_notify_off)), q->n);
+}
+
+static bool lm_get_used_split(LMQueue *q, uint16_t *id, uint32_t *len)
+{
+    uint8_t *used = lm_ptr(q->t, q->used);
+    uint8_t *elem = used + offsetof(struct vring_used, ring) +
+                    q->used_idx % q->num * sizeof(struct vring_used_elem);
+
+    if (le16_to_cpu(qatomic_load_acquire((uint16_t *)(used + 2))) ==
+        q->used_idx) {
+        return false;
+    }
+    *id = ldl_le_p(elem);
+    *len = ldl_le_p(elem + 4);
+    q->used_idx++;
+    return true;
+}
+
+static bool lm_get_used_packed(LMQueue *q, uint16_t *id, uint32_t *len)
+{
+    struct vring_packed_desc *desc = lm_ptr(q->t, q->desc +
+                                            q->used_idx * sizeof(*desc));
+    uint16_t flags = le16_to_cpu(qatomic_load_acquire(&desc->flags));
+    bool avail = flags & BIT(VRING_PACKED_DESC_F_AVAIL);
+    bool used = flags & BIT(VRING_PACKED_DESC_F_USED);
+
+    if (avail != used || used != q->used_wrap) {
+        return false;
+    }
+    *id = le16_to_cpu(desc->id);
+    *len = le32_to_cpu(desc->len);
+    g_assert_cmpuint(*id, <, q->num);
+    q->used_idx += q->ndescs[*id];
+    if (q->used_idx >= q->num) {
+        q->used_idx -= q->num;
+        q->used_wrap ^= 1;
+    }
+    return true;
+}
+
+bool lm_get_used(LMQueue *q, uint16_t *id, uint32_t *len)
+{
+    return lm_packed(q->t) ? lm_get_used_packed(q, id, len) :
+                             lm_get_used_split(q, id, len);
+}
+
+/* Let a transmit timer expire, if there is one */
+void lm_tx_timer(LMTest *t)
+{
+    if (strstr(t->props, "tx=timer")) {
+        qtest_clock_step(t->qts, NANOSECONDS_PER_SECOND / 100);
+    }
+}
+
+/* Wait for the device to be done with a buffer, and with all of its event */
+uint16_t lm_next_used(LMQueue *q, uint32_t *len)
+{
+    int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+    uint16_t id;
+
+    while (!lm_get_used(q, &id, len)) {
+        if (g_get_monotonic_time() > deadline) {
+            g_error("no buffer of vq %u was used in time, ring state 0x%x",
+                    q->n, lm_ring_state(q->t, q->n));
+        }
+        g_usleep(100);
+    }
+    /* QEMU takes it between two events: the one that used the buffer is over */
+    lm_read(q->t, VIRTIO_LM_STATUS);
+    return id;
+}
+
+uint32_t lm_wait_used(LMQueue *q, uint16_t id)
+{
+    uint32_t len;
+
+    g_assert_cmpuint(lm_next_used(q, &len), ==, id);
+    return len;
+}
+
+/* Packets */
+
+void lm_fill(uint8_t *data, unsigned len, uint32_t seq)
+{
+    unsigned i;
+
+    for (i = 0; i < len; i++) {
+        data[i] = (seq + 1) * 0x9e3779b1u >> (i % 4 * 8) ^ i >> 2;
+    }
+}
+
+/* A packet of @len bytes, in @num descriptors if that is more than one */
+uint16_t lm_add_tx(LMTest *t, unsigned len, uint32_t seq, unsigned num)
+{
+    uint64_t addr = lm_pages(t, DIV_ROUND_UP(LM_HDR_LEN + len, LM_PAGE));
+    unsigned i, left = LM_HDR_LEN + len;
+    LMSeg segs[8];
+
+    memset(lm_ptr(t, addr), 0, LM_HDR_LEN);
+    lm_fill(lm_ptr(t, addr + LM_HDR_LEN), len, seq);
+    g_assert_cmpuint(num, <=, ARRAY_SIZE(segs));
+    for (i = 0; i < num; i++) {
+        segs[i].addr = addr;
+        segs[i].len = left / (num - i);
+        segs[i].in = false;
+        addr += segs[i].len;
+        left -= segs[i].len;
+    }
+    return lm_add(&t->vq[LM_TX], segs, num, false);
+}
+
+uint16_t lm_tx(LMTest *t, unsigned len, uint32_t seq)
+{
+    uint16_t id = lm_add_tx(t, len, seq, 1);
+
+    lm_kick(&t->vq[LM_TX]);
+    return id;
+}
+
+void lm_expect_tx(LMTest *t, unsigned len, uint32_t seq)
+{
+    g_autofree uint8_t *want = g_malloc(len);
+    g_autofree uint8_t *got = g_malloc(len + 1);
+    struct pollfd pfd = { .fd = t->net, .events = POLLIN };
+
+    g_assert_cmpint(poll(&pfd, 1, LM_DEADLINE_US / 1000), ==, 1);
+    g_assert_cmpint(recv(t->net, got, len + 1, 0), ==, len);
+    lm_fill(want, len, seq);
+    g_assert_cmpmem(got, len, want, len);
+}
+
+void lm_expect_no_tx(LMTest *t)
+{
+    char byte;
+
+    /* Twice through QEMU's main loop, so that bottom halves have run */
+    lm_read(t, VIRTIO_LM_STATUS);
+    lm_read(t, VIRTIO_LM_STATUS);
+    g_assert_cmpint(recv(t->net, &byte, 1, MSG_PEEK), ==, -1);
+    g_assert_cmpint(errno, ==, EAGAIN);
+}
+
+void lm_send(LMTest *t, unsigned len, uint32_t seq)
+{
+    g_autofree uint8_t *data = g_malloc(len);
+
+    lm_fill(data, len, seq);
+    g_assert_cmpint(send(t->net, data, len, 0), ==, len);
+}
+
+/* A receive buffer of @len bytes, header included; returns its address */
+uint64_t lm_add_rx(LMTest *t, uint32_t len, uint16_t *id)
+{
+    uint64_t addr = lm_pages(t, DIV_ROUND_UP(len, LM_PAGE));
+
+    memset(lm_ptr(t, addr), 0xa5, len);
+    *id = lm_add_buf(&t->vq[LM_RX], addr, len, true);
+    return addr;
+}
+
+void lm_expect_rx(LMTest *t, uint64_t addr, uint16_t id, unsigned len,
+                  uint32_t seq)
+{
+    g_autofree uint8_t *want = g_malloc(len);
+
+    g_assert_cmpuint(lm_wait_used(&t->vq[LM_RX], id), ==, LM_HDR_LEN + len);
+    lm_fill(want, len, seq);
+    g_assert_cmpmem(lm_ptr(t, addr + LM_HDR_LEN), len, want, len);
+}
+
+/*
+ * Send packets of 60 bytes in @segs descriptors, numbered from @seq, until the
+ * backend takes no more. Returns how many it took; the next one is in flight.
+ */
+unsigned lm_block_backend(LMTest *t, uint32_t seq, unsigned segs)
+{
+    LMQueue *q = &t->vq[LM_TX];
+    int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+    unsigned sent;
+
+    for (sent = 0; ; sent++) {
+        uint32_t old = lm_ring_state(t, LM_TX);
+        uint16_t id = lm_add_tx(t, 60, seq + sent, segs);
+        uint32_t state;
+
+        lm_kick(q);
+        lm_tx_timer(t);
+        do {
+            g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+            state = lm_ring_state(t, LM_TX);
+        } while (state == old);
+        if (state >> 16 == old >> 16) {
+            return sent;
+        }
+        lm_wait_used(q, id);
+    }
+}
+
+/* Dirty log */
+
+void lm_log_at(LMTest *t, uint64_t base, uint64_t end)
+{
+    t->base = base;
+    t->end = end;
+    lm_write(t, VIRTIO_LM_BASE_ADDR_LOW, base);
+    lm_write(t, VIRTIO_LM_BASE_ADDR_HIGH, base >> 32);
+    lm_write(t, VIRTIO_LM_END_ADDR_LOW, end);
+    lm_write(t, VIRTIO_LM_END_ADDR_HIGH, end >> 32);
+    lm_write(t, VIRTIO_LM_LOGGING_CTRL, VIRTIO_LM_LOGGING_ON);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==,
+                    VIRTIO_LM_LOGGING_ON);
+}
+
+/* With a bitmap for all of memory, that neither starts nor ends a page */
+void lm_log_start(LMTest *t)
+{
+    uint64_t size = (t->iova + LM_RAM_SIZE) / LM_PAGE / 8;
+    uint64_t base = lm_pages(t, size / LM_PAGE + 2) + 100;
+
+    lm_log_at(t, base, base + size);
+}
+
+/*
+ * Make sure that each write of the device to the rings changes something. To
+ * be called while it does not process them.
+ */
+void lm_poison(LMTest *t)
+{
+    unsigned n;
+
+    for (n = 0; n < LM_NUM_QUEUES; n++) {
+        LMQueue *q = &t->vq[n];
+        uint8_t *used;
+
+        if (!q->num) {
+            continue;
+        }
+        used = lm_ptr(t, q->used);
+        if (lm_packed(t)) {
+            memset(used, 0xa5, sizeof(struct vring_packed_desc_event));
+            continue;
+        }
+        memset(used + offsetof(struct vring_used, ring), 0xa5,
+               q->num * sizeof(struct vring_used_elem) + 2);
+        if (!lm_event_idx(t)) {
+            stw_le_p(used, VRING_USED_F_NO_NOTIFY);
+        }
+    }
+}
+
+/* The next extent of memory that is not a hole, from *@start; false if none */
+static bool lm_next_extent(LMTest *t, uint64_t *start, uint64_t *end)
+{
+    off_t data = lseek(t->ram_fd, *start, SEEK_DATA);
+
+    if (data < 0) {
+        g_assert_cmpint(errno, ==, ENXIO);
+        return false;
+    }
+    *start = QEMU_ALIGN_DOWN(data, LM_PAGE);
+    *end = MIN(ROUND_UP(lseek(t->ram_fd, data, SEEK_HOLE), LM_PAGE),
+               LM_RAM_SIZE);
+    return true;
+}
+
+/* Remember memory, with a bitmap that is clear */
+void lm_snapshot(LMTest *t)
+{
+    uint64_t start, end;
+
+    if (t->end) {
+        memset(lm_ptr(t, t->base), 0, t->end - t->base);
+    }
+    for (start = 0; lm_next_extent(t, &start, &end); start = end) {
+        memcpy(t->snapshot + start, t->ram + start, end - start);
+    }
+}
+
+bool lm_logged(LMTest *t, uint64_t iova)
+{
+    uint64_t page = iova / LM_PAGE;
+
+    return *(uint8_t *)lm_ptr(t, t->base + page / 8) & 1 << page % 8;
+}
+
+/* Whether the page at @iova differs from the snapshot, but for the bitmap */
+bool lm_written(LMTest *t, uint64_t iova)
+{
+    uint64_t page = QEMU_ALIGN_DOWN(iova, LM_PAGE) - t->iova;
+    uint64_t a;
+
+    if (!memcmp(t->ram + page, t->snapshot + page, LM_PAGE)) {
+        return false;
+    }
+    for (a = page; a < page + LM_PAGE; a++) {
+        if ((a + t->iova < t->base || a + t->iova >= t->end) &&
+            t->ram[a] != t->snapshot[a]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The log says what a comparison of memory with the snapshot says, page by
+ * page. Returns how many were written.
+ */
+unsigned lm_check_log(LMTest *t)
+{
+    uint64_t start, end, addr, byte;
+    unsigned written = 0, logged = 0;
+
+    lm_read(t, VIRTIO_LM_STATUS);
+    for (start = 0; lm_next_extent(t, &start, &end); start = end) {
+        for (addr = t->iova + start; addr < t->iova + end; addr += LM_PAGE) {
+            bool differs = lm_written(t, addr);
+
+            if (differs != lm_logged(t, addr)) {
+                g_error("page 0x%" PRIx64 " is %s", addr,
+                        differs ? "written and not logged" :
+                        "logged and not written");
+            }
+            written += differs;
+        }
+    }
+    for (byte = t->base; byte < t->end; byte++) {
+        logged += ctpop8(*(uint8_t *)lm_ptr(t, byte));
+    }
+    /* Neither holes nor what is not memory at all */
+    g_assert_cmpuint(logged, ==, written);
+    return written;
+}
+
+/* Not a byte of memory changed */
+void lm_assert_untouched(LMTest *t)
+{
+    uint64_t start, end, addr;
+
+    lm_read(t, VIRTIO_LM_STATUS);
+    lm_read(t, VIRTIO_LM_STATUS);
+    for (start = 0; lm_next_extent(t, &start, &end); start = end) {
+        for (addr = start; addr < end; addr += LM_PAGE) {
+            if (memcmp(t->ram + addr, t->snapshot + addr, LM_PAGE)) {
+                g_error("page 0x%" PRIx64 " was written", t->iova + addr);
+            }
+        }
+    }
+}
+
+GRand *lm_rand(void)
+{
+    const char *env = g_getenv("VIRTIO_LM_SEED");
+    uint32_t seed = env ? strtoul(env, NULL, 0) : g_random_int();
+
+    g_test_message("VIRTIO_LM_SEED=%u", seed);
+    return g_rand_new_with_seed(seed);
+}

@@ -1,0 +1,594 @@
+/*
+ * Tests of the live-migration registers of virtio-net-pci,vdpa=on: the
+ * registers themselves, and the function that has them
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "qobject/qbool.h"
+#include "qobject/qdict.h"
+#include "qobject/qstring.h"
+#include "virtio-lm-common.h"
+
+/* Where the block is */
+
+static void test_block_follows_notify(const void *props)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, props);
+
+    g_assert_cmphex(t->lm - t->notify, ==,
+                    t->notify_mult * VIRTIO_LM_MAX_VQS);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==,
+                    VIRTIO_LM_CAPS_MAGIC | VIRTIO_LM_CAPS_VERSION |
+                    VIRTIO_LM_CAP_SUSPEND | VIRTIO_LM_CAP_FAULT |
+                    VIRTIO_LM_CAP_PACKED);
+    lm_free(t);
+}
+
+static void test_bar_holds_block(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint64_t bar = t->lm & ~0xffffu;
+
+    /* The power of two above the notify structure and the block */
+    g_assert_cmphex(t->bar_size, ==, 0x8000);
+    g_assert_cmphex(t->lm + VIRTIO_LM_SIZE - bar, <=, t->bar_size);
+    lm_free(t);
+
+    t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,page-per-vq=on");
+    g_assert_cmphex(t->bar_size, ==, 0x800000);
+    lm_free(t);
+}
+
+static void test_subsystem_id(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+
+    g_assert_cmphex(qpci_config_readw(t->dev, PCI_SUBSYSTEM_ID), ==,
+                    VIRTIO_LM_SUBSYS_DEVICE_ID);
+    g_assert_cmphex(qpci_config_readw(t->dev, PCI_SUBSYSTEM_VENDOR_ID), ==,
+                    0x1af4);
+    lm_free(t);
+}
+
+static void test_off_by_default(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_PORT, "mq=off");
+
+    g_assert_cmphex(t->bar_size, ==, 0x4000);
+    g_assert_cmphex(t->lm - t->notify, ==, 0x1000);
+    g_assert_cmphex(qpci_config_readw(t->dev, PCI_SUBSYSTEM_ID), !=,
+                    VIRTIO_LM_SUBSYS_DEVICE_ID);
+    lm_free(t);
+
+    t = lm_new(LM_ON_ROOT_PORT, "page-per-vq=on");
+    g_assert_cmphex(t->bar_size, ==, 0x800000);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0);
+    lm_free(t);
+}
+
+/* Access */
+
+static void lm_base_is(LMTest *t, uint64_t base)
+{
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_BASE_ADDR_LOW), ==, (uint32_t)base);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_BASE_ADDR_HIGH), ==, base >> 32);
+}
+
+static void test_only_aligned_32_bit(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint64_t addr = t->lm + VIRTIO_LM_BASE_ADDR_LOW;
+    const uint64_t base = 0x1122334455667788;
+    unsigned i;
+
+    lm_write(t, VIRTIO_LM_BASE_ADDR_LOW, (uint32_t)base);
+    lm_write(t, VIRTIO_LM_BASE_ADDR_HIGH, base >> 32);
+    lm_base_is(t, base);
+
+    for (i = 0; i < 8; i++) {
+        g_assert_cmphex(qtest_readb(t->qts, addr + i), ==, 0);
+        qtest_writeb(t->qts, addr + i, 0xff);
+        g_assert_cmphex(qtest_readw(t->qts, addr + i), ==, 0);
+        qtest_writew(t->qts, addr + i, 0xffff);
+        g_assert_cmphex(qtest_readq(t->qts, addr + i), ==, 0);
+        qtest_writeq(t->qts, addr + i, UINT64_MAX);
+        if (i % 4) {
+            g_assert_cmphex(qtest_readl(t->qts, addr + i), ==, 0);
+            qtest_writel(t->qts, addr + i, UINT32_MAX);
+        }
+        lm_base_is(t, base);
+    }
+    lm_free(t);
+}
+
+static void test_no_register_takes_other_widths(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint8_t bytes[VIRTIO_LM_RING_STATE(3)];
+    uint64_t reg;
+
+    for (reg = 0; reg < sizeof(bytes); reg += 4) {
+        qtest_writeb(t->qts, t->lm + reg, 1);
+        qtest_writew(t->qts, t->lm + reg, 1);
+        qtest_writeq(t->qts, t->lm + reg, 1);
+        qtest_writel(t->qts, t->lm + reg + 2, 0x10001);
+    }
+    for (reg = 0; reg < sizeof(bytes); reg += 4) {
+        g_assert_cmphex(lm_read(t, reg), ==, reg == VIRTIO_LM_CAPS ?
+                        0x4d4c0107 : 0);
+    }
+    /* In accesses of 8 bytes */
+    memset(bytes, 0xff, sizeof(bytes));
+    qtest_memread(t->qts, t->lm, bytes, sizeof(bytes));
+    g_assert(buffer_is_zero(bytes, sizeof(bytes) & ~7u));
+    lm_free(t);
+}
+
+/* VIRTIO_PCI_CAP_PCI_CFG: access to the BAR through configuration space */
+static void lm_cfg_window(LMTest *t, uint64_t reg, uint32_t len)
+{
+    uint8_t cap = lm_pci_cap(t, VIRTIO_PCI_CAP_PCI_CFG);
+
+    qpci_config_writeb(t->dev, cap + offsetof(struct virtio_pci_cap, bar), 4);
+    qpci_config_writel(t->dev, cap + offsetof(struct virtio_pci_cap, offset),
+                       (t->lm & 0xffff) + reg);
+    qpci_config_writel(t->dev, cap + offsetof(struct virtio_pci_cap, length),
+                       len);
+}
+
+static void test_pci_cfg_window(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint8_t data = lm_pci_cap(t, VIRTIO_PCI_CAP_PCI_CFG) +
+                   sizeof(struct virtio_pci_cap);
+
+    lm_cfg_window(t, VIRTIO_LM_CAPS, 4);
+    g_assert_cmphex(qpci_config_readl(t->dev, data), ==, 0x4d4c0107);
+    lm_cfg_window(t, VIRTIO_LM_BASE_ADDR_LOW, 4);
+    qpci_config_writel(t->dev, data, 0x12345678);
+    lm_base_is(t, 0x12345678);
+
+    lm_cfg_window(t, VIRTIO_LM_BASE_ADDR_LOW, 2);
+    qpci_config_writew(t->dev, data, 0xffff);
+    g_assert_cmphex(qpci_config_readw(t->dev, data), ==, 0);
+    lm_cfg_window(t, VIRTIO_LM_BASE_ADDR_LOW, 1);
+    qpci_config_writeb(t->dev, data, 0xff);
+    g_assert_cmphex(qpci_config_readb(t->dev, data), ==, 0);
+    lm_base_is(t, 0x12345678);
+    lm_free(t);
+}
+
+/* Registers */
+
+static void lm_set_range(LMTest *t, uint64_t base, uint64_t end)
+{
+    lm_write(t, VIRTIO_LM_BASE_ADDR_LOW, base);
+    lm_write(t, VIRTIO_LM_BASE_ADDR_HIGH, base >> 32);
+    lm_write(t, VIRTIO_LM_END_ADDR_LOW, end);
+    lm_write(t, VIRTIO_LM_END_ADDR_HIGH, end >> 32);
+}
+
+static void test_logging_ctrl(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    static const uint32_t ignored[] = {
+        2, 4, 5, 7, 8, 0xf, 0x10, 0x11, 0x101, 0x80000001, 0xffffffff,
+    };
+    static const uint32_t on[] = { 1, 3 };
+    unsigned i, j;
+
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, 0);
+    lm_set_range(t, 0x100000, 0x101000);
+    for (i = 0; i < ARRAY_SIZE(ignored); i++) {
+        lm_write(t, VIRTIO_LM_LOGGING_CTRL, ignored[i]);
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, 0);
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, 0);
+    }
+    for (j = 0; j < ARRAY_SIZE(on); j++) {
+        lm_write(t, VIRTIO_LM_LOGGING_CTRL, on[j]);
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, on[j]);
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==,
+                        VIRTIO_LM_STATUS_LOGGING);
+        for (i = 0; i < ARRAY_SIZE(ignored); i++) {
+            lm_write(t, VIRTIO_LM_LOGGING_CTRL, ignored[i]);
+            g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, on[j]);
+        }
+    }
+    lm_write(t, VIRTIO_LM_LOGGING_CTRL, 1);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, 1);
+    lm_write(t, VIRTIO_LM_LOGGING_CTRL, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, 0);
+    lm_free(t);
+}
+
+static void test_empty_range_does_not_enable(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    static const struct { uint64_t base, end; } empty[] = {
+        { 0, 0 },
+        { 0x1000, 0x1000 },
+        { 0x2000, 0x1000 },
+        { 0x100000000, 0x1000 },
+        { UINT64_MAX, 0 },
+    };
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(empty); i++) {
+        lm_set_range(t, empty[i].base, empty[i].end);
+        lm_write(t, VIRTIO_LM_LOGGING_CTRL, 1);
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, 0);
+        /* Nobody was told that anything is logged */
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, 0);
+    }
+
+    /* A log in force that is lost is a fault */
+    lm_set_range(t, 0x100000, 0x101000);
+    lm_write(t, VIRTIO_LM_LOGGING_CTRL, 1);
+    lm_set_range(t, 0x101000, 0x101000);
+    lm_write(t, VIRTIO_LM_LOGGING_CTRL, 1);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_LOGGING_CTRL), ==, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==,
+                    VIRTIO_LM_STATUS_LOG_FAULT);
+    lm_free(t);
+}
+
+static void test_base_and_end(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    const uint64_t reg[] = {
+        VIRTIO_LM_BASE_ADDR_LOW, VIRTIO_LM_BASE_ADDR_HIGH,
+        VIRTIO_LM_END_ADDR_LOW, VIRTIO_LM_END_ADDR_HIGH,
+    };
+    unsigned i, j;
+
+    for (i = 0; i < ARRAY_SIZE(reg); i++) {
+        g_assert_cmphex(lm_read(t, reg[i]), ==, 0);
+    }
+    for (i = 0; i < ARRAY_SIZE(reg); i++) {
+        lm_write(t, reg[i], 0xdeadbee0 + i);
+        for (j = 0; j < ARRAY_SIZE(reg); j++) {
+            g_assert_cmphex(lm_read(t, reg[j]), ==,
+                            j <= i ? 0xdeadbee0 + j : 0);
+        }
+    }
+    lm_free(t);
+}
+
+static void test_caps_is_read_only(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+
+    lm_write(t, VIRTIO_LM_CAPS, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0x4d4c0107);
+    lm_write(t, VIRTIO_LM_CAPS, UINT32_MAX);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0x4d4c0107);
+    lm_free(t);
+}
+
+static void test_dev_ctrl(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_DEV_CTRL), ==, 0);
+    lm_write(t, VIRTIO_LM_DEV_CTRL, 1);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_DEV_CTRL), ==, 1);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==,
+                    VIRTIO_LM_STATUS_SUSPENDED);
+    /* Again, and with bits that mean nothing */
+    lm_write(t, VIRTIO_LM_DEV_CTRL, 0xffffffff);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_DEV_CTRL), ==, 1);
+    lm_write(t, VIRTIO_LM_DEV_CTRL, 0xfffffffe);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_DEV_CTRL), ==, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, 0);
+    lm_write(t, VIRTIO_LM_DEV_CTRL, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_DEV_CTRL), ==, 0);
+    lm_free(t);
+}
+
+static void test_status(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    const uint32_t all = VIRTIO_LM_STATUS_LOG_FAULT |
+                         VIRTIO_LM_STATUS_SUSPENDED |
+                         VIRTIO_LM_STATUS_LOGGING;
+
+    /* No bit can be set by a write */
+    lm_write(t, VIRTIO_LM_STATUS, UINT32_MAX);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, 0);
+
+    /* A bitmap without a bit for the rings */
+    lm_start(t, 0);
+    lm_log_at(t, 0x1000, 0x1001);
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
+    lm_suspend(t);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, all);
+
+    lm_write(t, VIRTIO_LM_STATUS, 0);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, all);
+    lm_write(t, VIRTIO_LM_STATUS, ~VIRTIO_LM_STATUS_LOG_FAULT);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==, all);
+    lm_write(t, VIRTIO_LM_STATUS, VIRTIO_LM_STATUS_LOG_FAULT);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==,
+                    all & ~VIRTIO_LM_STATUS_LOG_FAULT);
+    lm_free(t);
+}
+
+static void test_ring_state_beyond_queues(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    static const unsigned beyond[] = { LM_NUM_QUEUES, 64, 1022, 1023 };
+    unsigned n, i;
+
+    for (n = 0; n < LM_NUM_QUEUES; n++) {
+        lm_write(t, VIRTIO_LM_RING_STATE(n), 0x10001 * (n + 1));
+    }
+    for (i = 0; i < ARRAY_SIZE(beyond); i++) {
+        lm_write(t, VIRTIO_LM_RING_STATE(beyond[i]), 0x12345678);
+        g_assert_cmphex(lm_ring_state(t, beyond[i]), ==, 0);
+    }
+    /* The block has an end */
+    qtest_writel(t->qts, t->lm + VIRTIO_LM_SIZE, 0x12345678);
+    for (n = 0; n < LM_NUM_QUEUES; n++) {
+        g_assert_cmphex(lm_ring_state(t, n), ==, 0x10001 * (n + 1));
+    }
+    lm_free(t);
+}
+
+/* Life */
+
+/* Each register that a driver can change, changed */
+static void lm_dirty_block(LMTest *t, bool suspend)
+{
+    lm_start(t, 0);
+    lm_write(t, VIRTIO_LM_RING_STATE(LM_CVQ), 0x50005);
+    lm_log_at(t, 0x1000, 0x1001);
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
+    lm_expect_tx(t, 60, 0);
+    if (suspend) {
+        lm_suspend(t);
+    }
+}
+
+static void lm_assert_clear(LMTest *t)
+{
+    uint64_t reg;
+
+    for (reg = 0; reg < VIRTIO_LM_RING_STATE(LM_NUM_QUEUES); reg += 4) {
+        g_assert_cmphex(lm_read(t, reg), ==, reg == VIRTIO_LM_CAPS ?
+                        0x4d4c0107 : 0);
+    }
+}
+
+/* It works as if it had been plugged in just now */
+static void lm_assert_usable(LMTest *t)
+{
+    LMTest saved = *t;
+
+    lm_start(t, 0);
+    lm_poison(t);
+    lm_snapshot(t);
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 1));
+    lm_expect_tx(t, 60, 1);
+    g_assert_cmphex(lm_ring_state(t, LM_TX), ==, 0x10001);
+    g_assert_cmphex(lm_ring_state(t, LM_CVQ), ==, 0);
+    t->next_page = saved.next_page;
+}
+
+static void test_reset_clears_block(const void *suspended)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+
+    lm_dirty_block(t, suspended);
+    lm_set_status(t, 0);
+    lm_assert_clear(t);
+    lm_assert_usable(t);
+    lm_free(t);
+}
+
+static void test_flr_clears_block(const void *suspended)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_PORT, "vdpa=on");
+    uint8_t exp = qpci_find_capability(t->dev, PCI_CAP_ID_EXP, 0);
+
+    g_assert_cmphex(qpci_config_readl(t->dev, exp + PCI_EXP_DEVCAP) &
+                    PCI_EXP_DEVCAP_FLR, !=, 0);
+    lm_dirty_block(t, suspended);
+    qpci_config_writew(t->dev, exp + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    lm_pci_map(t);
+    lm_assert_clear(t);
+    lm_assert_usable(t);
+    lm_free(t);
+}
+
+static void test_system_reset_clears_block(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_PORT, "vdpa=on");
+
+    lm_dirty_block(t, true);
+    qtest_system_reset(t->qts);
+    lm_pci_map(t);
+    lm_assert_clear(t);
+    lm_assert_usable(t);
+    lm_free(t);
+}
+
+static void test_unplug_in_use(void)
+{
+    LMTest *t = lm_new(LM_ON_PC, "vdpa=on");
+
+    lm_dirty_block(t, true);
+    qpci_unplug_acpi_device_test(t->qts, "net0", 4);
+    qtest_qmp_assert_success(t->qts, "{'execute': 'device_add', 'arguments': {"
+                             "'driver': 'virtio-net-pci', 'id': 'net0',"
+                             "'vdpa': true, 'addr': '4', 'romfile': ''}}");
+    lm_pci_map(t);
+    lm_assert_clear(t);
+    lm_free(t);
+}
+
+/* What is refused */
+
+static void lm_assert_refused(LMTest *t, const char *netdev, const char *prop,
+                              QObject *val, const char *why)
+{
+    QDict *args = qdict_new();
+    QDict *rsp, *err;
+
+    qdict_put_str(args, "driver", "virtio-net-pci");
+    qdict_put_str(args, "netdev", netdev);
+    qdict_put_str(args, "id", "refused");
+    qdict_put_str(args, "romfile", "");
+    qdict_put_bool(args, "vdpa", true);
+    if (prop) {
+        qdict_put_obj(args, prop, val);
+    }
+    rsp = qtest_qmp(t->qts, "{'execute': 'device_add', 'arguments': %p}",
+                    qobject_ref(args));
+    err = qdict_get_qdict(rsp, "error");
+    g_assert_nonnull(err);
+    g_assert_cmpstr(qdict_get_str(err, "desc"), ==, why);
+    qobject_unref(rsp);
+
+    /* It is refused for nothing else */
+    qdict_put_bool(args, "vdpa", false);
+    qtest_qmp_assert_success(t->qts,
+                             "{'execute': 'device_add', 'arguments': %p}",
+                             args);
+}
+
+static void test_legacy_is_refused(void)
+{
+    LMTest *t = lm_new(LM_ON_PC, NULL);
+
+    lm_assert_refused(t, "hs0", "disable-legacy",
+                      QOBJECT(qstring_from_str("off")),
+                      "vdpa=on needs a virtio 1 device");
+    lm_free(t);
+
+    t = lm_new(LM_ON_PC, NULL);
+    lm_assert_refused(t, "hs0", "disable-modern",
+                      QOBJECT(qbool_from_bool(true)),
+                      "vdpa=on needs a virtio 1 device");
+    lm_free(t);
+}
+
+static void test_alone_is_modern(void)
+{
+    /* Where a device without vdpa=on is a transitional one */
+    LMTest *t = lm_new(LM_ON_PC, "vdpa=on");
+
+    g_assert_cmphex(qpci_config_readb(t->dev, PCI_REVISION_ID), ==, 1);
+    lm_free(t);
+}
+
+/* A vhost-user backend that says enough for a netdev to come up */
+static void *lm_vhost_user_backend(void *opaque)
+{
+    int server = GPOINTER_TO_INT(opaque);
+    int fd = accept(server, NULL, NULL);
+    struct QEMU_PACKED {
+        uint32_t request, flags, size;
+        uint64_t payload[64];
+    } msg;
+
+    g_assert_cmpint(fd, >=, 0);
+    while (recv(fd, &msg, 12, MSG_WAITALL) == 12) {
+        g_assert_cmpuint(msg.size, <=, sizeof(msg.payload));
+        if (msg.size) {
+            g_assert_cmpint(recv(fd, msg.payload, msg.size, MSG_WAITALL), ==,
+                            msg.size);
+        }
+        switch (msg.request) {
+        case 1:     /* VHOST_USER_GET_FEATURES */
+            msg.payload[0] = LM_BIT(VIRTIO_F_VERSION_1) |
+                             LM_BIT(30 /* VHOST_USER_F_PROTOCOL_FEATURES */);
+            break;
+        case 15:    /* VHOST_USER_GET_PROTOCOL_FEATURES */
+            msg.payload[0] = 0;
+            break;
+        default:
+            continue;
+        }
+        msg.flags = 1 | 1 << 2 /* a reply */;
+        msg.size = 8;
+        g_assert_cmpint(send(fd, &msg, 20, MSG_NOSIGNAL), ==, 20);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void test_vhost_user_is_refused(void)
+{
+    g_autofree char *path = g_strdup_printf("%s/virtio-lm-%d.sock",
+                                            g_get_tmp_dir(), getpid());
+    LMTest *t = lm_new(LM_ON_PC, NULL);
+    int server = qtest_socket_server(path);
+    GThread *backend = g_thread_new("vhost-user", lm_vhost_user_backend,
+                                    GINT_TO_POINTER(server));
+
+    qtest_qmp_assert_success(t->qts, "{'execute': 'chardev-add', 'arguments': {"
+                             "'id': 'vu', 'backend': {'type': 'socket', 'data':"
+                             "{'addr': {'type': 'unix', 'data': {'path': %s}},"
+                             "'server': false}}}}", path);
+    qtest_qmp_assert_success(t->qts, "{'execute': 'netdev_add', 'arguments': {"
+                             "'type': 'vhost-user', 'id': 'vu',"
+                             "'chardev': 'vu'}}");
+    lm_assert_refused(t, "vu", NULL, NULL,
+                      "vdpa=on cannot log what the vhost backend of netdev "
+                      "'vu' writes");
+    lm_free(t);
+    g_thread_join(backend);
+    close(server);
+    unlink(path);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+
+    qtest_add_data_func("/virtio-lm/block/follows-notify", "vdpa=on",
+                        test_block_follows_notify);
+    qtest_add_data_func("/virtio-lm/block/follows-notify-page-per-vq",
+                        "vdpa=on,page-per-vq=on", test_block_follows_notify);
+    qtest_add_func("/virtio-lm/block/bar-holds-it", test_bar_holds_block);
+    qtest_add_func("/virtio-lm/block/subsystem-id", test_subsystem_id);
+    qtest_add_func("/virtio-lm/block/off-by-default", test_off_by_default);
+    qtest_add_func("/virtio-lm/access/only-aligned-32-bit",
+                   test_only_aligned_32_bit);
+    qtest_add_func("/virtio-lm/access/no-register-takes-other-widths",
+                   test_no_register_takes_other_widths);
+    qtest_add_func("/virtio-lm/access/pci-cfg-window", test_pci_cfg_window);
+    qtest_add_func("/virtio-lm/register/logging-ctrl", test_logging_ctrl);
+    qtest_add_func("/virtio-lm/register/empty-range-does-not-enable",
+                   test_empty_range_does_not_enable);
+    qtest_add_func("/virtio-lm/register/base-and-end", test_base_and_end);
+    qtest_add_func("/virtio-lm/register/caps-is-read-only",
+                   test_caps_is_read_only);
+    qtest_add_func("/virtio-lm/register/dev-ctrl", test_dev_ctrl);
+    qtest_add_func("/virtio-lm/register/status", test_status);
+    qtest_add_func("/virtio-lm/register/ring-state-beyond-queues",
+                   test_ring_state_beyond_queues);
+    qtest_add_data_func("/virtio-lm/life/reset-clears", NULL,
+                        test_reset_clears_block);
+    qtest_add_data_func("/virtio-lm/life/reset-clears-suspended", "suspended",
+                        test_reset_clears_block);
+    qtest_add_data_func("/virtio-lm/life/flr-clears", NULL,
+                        test_flr_clears_block);
+    qtest_add_data_func("/virtio-lm/life/flr-clears-suspended", "suspended",
+                        test_flr_clears_block);
+    qtest_add_func("/virtio-lm/life/system-reset-clears",
+                   test_system_reset_clears_block);
+    qtest_add_func("/virtio-lm/life/unplug-in-use", test_unplug_in_use);
+    qtest_add_func("/virtio-lm/refuse/legacy", test_legacy_is_refused);
+    qtest_add_func("/virtio-lm/refuse/nothing-alone", test_alone_is_modern);
+    qtest_add_func("/virtio-lm/refuse/vhost-user",
+                   test_vhost_user_is_refused);
+    lm_add_log_tests();
+    lm_add_suspend_tests();
+
+    return g_test_run();
+}
