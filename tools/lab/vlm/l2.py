@@ -77,8 +77,6 @@ def start(l1, node="/dev/vhost-vdpa-0", incoming=False):
     if l1.run(["sh", "-c", "kill -0 $(cat /run/l2.pid)"]).returncode == 0:
         raise LabError(f"{l1.name} runs an L2 already: stop it first")
     line = shlex.join(command_line(l1, node, incoming))
-    # what came for the L2 that was here before, and left, is not for this one
-    net.drain(l1.data_tap(0))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
     l1.sh("modprobe kvm ignore_msrs=1 report_ignored_msrs=0; if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; "
           "rm -f /virtio-lm/run/l2.*.log; ulimit -l unlimited; "

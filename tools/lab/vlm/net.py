@@ -2,8 +2,8 @@
 """L0's network: two bridges in a network namespace of the lab's own.
 
 br0 joins the vdpa functions' taps, and has the address of the traffic's peer. br1 joins
-the manager NICs: a bridge of its own, so that migration's link can be cut between the
-L1s (isolate) while L0 still reaches both.
+the manager NICs: a bridge of its own, so that what L2 sends cannot come between the lab
+and the L1s.
 """
 import os
 import subprocess
@@ -38,16 +38,3 @@ def tap(name, bridge, queues=1):
     """Make a tap that is a port of the bridge."""
     ip("tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if queues > 1 else []))
     ip("link", "set", name, "master", bridge, "up")
-
-
-def drain(name):
-    """Drop what waits in a tap, as a cable that is pulled out and put in again would."""
-    # the kernel drops what does not fit a smaller queue
-    for length in "0", "1000":
-        ip("link", "set", "dev", name, "txqueuelen", length)
-
-
-def isolate(name, on):
-    """Cut (or join again) the link between isolated ports; both still reach the bridge itself."""
-    subprocess.run(["bridge", "link", "set", "dev", name, "isolated", "on" if on else "off"],
-                   check=True)
