@@ -95,5 +95,6 @@ for sig in INT TERM HUP KILL; do
 	ok $? "SIG$sig in the foreground: nothing is left"
 done
 
+rm -r "/virtio-lm/cache/labs/$name"
 echo "1..$n"
 exit "$bad"
