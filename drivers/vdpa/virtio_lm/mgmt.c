@@ -20,6 +20,7 @@ struct virtio_lm_plan {
 	u16 nvqs;
 };
 
+/* A request that is refused is no fault of this machine's, so the reason is logged as info */
 static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config *add,
 			  struct virtio_lm_plan *plan)
 {
@@ -40,7 +41,7 @@ static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set
 	*plan = (struct virtio_lm_plan){ };
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MACADDR)) {
 		if (!is_valid_ether_addr(add->net.mac)) {
-			dev_err(dev, "mac %pM is not a unicast address\n", add->net.mac);
+			dev_info(dev, "mac %pM is not a unicast address\n", add->net.mac);
 			return -EINVAL;
 		}
 		ether_addr_copy(plan->config.mac, add->net.mac);
@@ -48,8 +49,8 @@ static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set
 	}
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MTU)) {
 		if (add->net.mtu < ETH_MIN_MTU || add->net.mtu > device_mtu) {
-			dev_err(dev, "mtu %u is not between %u and the device's %u\n",
-				add->net.mtu, ETH_MIN_MTU, device_mtu);
+			dev_info(dev, "mtu %u is not between %u and the device's %u\n",
+				 add->net.mtu, ETH_MIN_MTU, device_mtu);
 			return -EINVAL;
 		}
 		plan->config.mtu = add->net.mtu;
@@ -65,36 +66,36 @@ static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set
 
 	missing = plan->offer & ~(func->features | virtio_lm_overlay_features(&plan->config));
 	if (missing) {
-		dev_err(dev, "device_features 0x%llx: there is no 0x%llx here\n",
-			plan->offer, missing);
+		dev_info(dev, "device_features 0x%llx: there is no 0x%llx here\n",
+			 plan->offer, missing);
 		return -EINVAL;
 	}
 	missing = (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)) & ~plan->offer;
 	if (missing) {
-		dev_err(dev, "device_features 0x%llx lack 0x%llx, which vDPA cannot do without\n",
-			plan->offer, missing);
+		dev_info(dev, "device_features 0x%llx lack 0x%llx, which vDPA cannot do without\n",
+			 plan->offer, missing);
 		return -EINVAL;
 	}
 	missing = virtio_lm_orphan_features(plan->offer);
 	if (missing) {
-		dev_err(dev, "device_features 0x%llx: 0x%llx need CTRL_VQ (0x%llx) as well\n",
-			plan->offer, missing, BIT_ULL(VIRTIO_NET_F_CTRL_VQ));
+		dev_info(dev, "device_features 0x%llx: 0x%llx need CTRL_VQ (0x%llx) as well\n",
+			 plan->offer, missing, BIT_ULL(VIRTIO_NET_F_CTRL_VQ));
 		return -EINVAL;
 	}
 
 	/* With CTRL_RX a guest can have the device filter, and it would by its own address */
 	if (plan->config.has_mac && plan->offer & BIT_ULL(VIRTIO_NET_F_CTRL_RX) &&
 	    !ether_addr_equal_unaligned(plan->config.mac, config.mac)) {
-		dev_err(dev, "mac %pM with CTRL_RX (0x%llx): the device would filter for its own %pM\n",
-			plan->config.mac, BIT_ULL(VIRTIO_NET_F_CTRL_RX), config.mac);
+		dev_info(dev, "mac %pM with CTRL_RX (0x%llx): the device would filter for its own %pM\n",
+			 plan->config.mac, BIT_ULL(VIRTIO_NET_F_CTRL_RX), config.mac);
 		return -EINVAL;
 	}
 
 	ret = virtio_lm_pairs(plan->offer, requested, device_pairs, func->num_queues);
 	if (ret < 0) {
-		dev_err(dev,
-			"max_vqp %u: the device has %u queue pairs, %u virtqueues; two pairs or more need MQ and CTRL_VQ in device_features, one pair of several must be without MQ\n",
-			requested, device_pairs, func->num_queues);
+		dev_info(dev,
+			 "max_vqp %u: the device has %u queue pairs, %u virtqueues; two pairs or more need MQ and CTRL_VQ in device_features, one pair of several must be without MQ\n",
+			 requested, device_pairs, func->num_queues);
 		return ret;
 	}
 	plan->pairs = ret;
@@ -208,8 +209,8 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	int ret;
 
 	if (func->vlm) {
-		dev_err(&pdev->dev, "cannot add %s: the function is already %s\n",
-			name, dev_name(&func->vlm->vdpa.dev));
+		dev_info(&pdev->dev, "cannot add %s: the function is already %s\n",
+			 name, dev_name(&func->vlm->vdpa.dev));
 		return -ENOSPC;
 	}
 

@@ -15,8 +15,6 @@
 /* virtio 1.3, 4.1.2: 0x1040 + virtio device ID. A transitional ID would be a legacy device too */
 #define VIRTIO_LM_PCI_DEVICE_ID		(0x1040 + VIRTIO_ID_NET)
 
-#define VIRTIO_LM_POLL_US		50
-
 static unsigned int deadline_ms = 5000;
 module_param(deadline_ms, uint, 0644);
 MODULE_PARM_DESC(deadline_ms,
