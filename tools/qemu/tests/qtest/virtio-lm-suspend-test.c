@@ -363,17 +363,11 @@ static void test_enable_while_suspended(const void *variant)
 
 /* Ring state */
 
-/* From each of these on, for more than a turn of a ring of 16 */
-static void lm_traffic_from(LMTest *t, uint32_t rx_state, uint32_t tx_state,
-                            bool suspended)
+/* For more than a turn of a ring of 16 */
+static void lm_traffic(LMTest *t)
 {
     unsigned i;
 
-    lm_queue_set_state(&t->vq[LM_RX], rx_state);
-    lm_queue_set_state(&t->vq[LM_TX], tx_state);
-    if (suspended) {
-        lm_resume(t);
-    }
     for (i = 0; i < 40; i++) {
         uint16_t rx, tx;
         uint64_t addr = lm_add_rx(t, 200, &rx);
@@ -423,6 +417,8 @@ static void test_state_is_staged(const void *variant)
         lm_negotiate(t, v->features);
         lm_queue_init(t, LM_RX, 16);
         lm_queue_init(t, LM_TX, 16);
+        lm_queue_set_state(&t->vq[LM_RX], rx);
+        lm_queue_set_state(&t->vq[LM_TX], tx);
         lm_write(t, VIRTIO_LM_RING_STATE(LM_RX), 0x12345678);
         lm_write(t, VIRTIO_LM_RING_STATE(LM_RX), rx);
         lm_write(t, VIRTIO_LM_RING_STATE(LM_TX), tx);
@@ -433,7 +429,7 @@ static void test_state_is_staged(const void *variant)
         g_assert_cmphex(lm_ring_state(t, LM_RX), ==, rx);
         g_assert_cmphex(lm_ring_state(t, LM_TX), ==, tx);
         lm_driver_ok(t);
-        lm_traffic_from(t, rx, tx, false);
+        lm_traffic(t);
     }
     lm_free(t);
 }
@@ -462,7 +458,10 @@ static void test_state_while_suspended(const void *variant)
         lm_write(t, VIRTIO_LM_RING_STATE(LM_TX), tx);
         g_assert_cmphex(lm_ring_state(t, LM_RX), ==, rx);
         g_assert_cmphex(lm_ring_state(t, LM_TX), ==, tx);
-        lm_traffic_from(t, rx, tx, true);
+        lm_queue_set_state(&t->vq[LM_RX], rx);
+        lm_queue_set_state(&t->vq[LM_TX], tx);
+        lm_resume(t);
+        lm_traffic(t);
     }
     lm_free(t);
 }
@@ -511,7 +510,8 @@ static void test_packed_state_is_checked(void)
         lm_suspend(t);
         lm_write(t, VIRTIO_LM_RING_STATE(LM_TX), bad[i]);
         g_assert_cmphex(lm_ring_state(t, LM_TX), ==, 0x80008000);
-        lm_traffic_from(t, 0x80008000, 0x80008000, true);
+        lm_resume(t);
+        lm_traffic(t);
     }
     lm_free(t);
 }

@@ -589,6 +589,8 @@ int main(int argc, char **argv)
                    test_vhost_user_is_refused);
     lm_add_log_tests();
     lm_add_suspend_tests();
+    lm_add_migrate_tests();
+    lm_add_iommu_tests();
 
     return g_test_run();
 }

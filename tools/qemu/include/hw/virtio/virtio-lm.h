@@ -22,6 +22,7 @@
  * @log_fault: a page was dirtied and could not be logged
  * @suspended: the device touches no guest memory
  * @config_pending: a configuration change notification waits for the resume
+ * @loaded: the migration stream has this block
  * @staged: @ring_state waits for its queue to be enabled
  * @ring_state: state of each virtqueue: staged, or on its way through a
  *              migration stream
@@ -40,6 +41,7 @@ struct VirtIOLM {
     bool log_fault;
     bool suspended;
     bool config_pending;
+    bool loaded;
     bool staged[VIRTIO_LM_MAX_VQS];
     uint32_t ring_state[VIRTIO_LM_MAX_VQS];
 };
