@@ -12,12 +12,25 @@
 #define CREATE_TRACE_POINTS
 #include "trace.h"
 
-static u32 virtio_lm_read(struct virtio_lm_func *func, u32 offset)
+/**
+ * virtio_lm_read - read an LM register
+ * @func: the function
+ * @offset: of the register
+ *
+ * Return: its value; 0 or all ones if the device is gone
+ */
+u32 virtio_lm_read(struct virtio_lm_func *func, u32 offset)
 {
 	return ioread32(func->lm + offset);
 }
 
-static void virtio_lm_write(struct virtio_lm_func *func, u32 offset, u32 value)
+/**
+ * virtio_lm_write - write an LM register
+ * @func: the function
+ * @offset: of the register
+ * @value: what to write
+ */
+void virtio_lm_write(struct virtio_lm_func *func, u32 offset, u32 value)
 {
 	trace_virtio_lm_write(func_dev(func), offset, value);
 	iowrite32(value, func->lm + offset);

@@ -7,6 +7,7 @@
 
 #include <linux/device.h>
 #include <linux/tracepoint.h>
+#include <linux/vdpa.h>
 
 TRACE_EVENT(virtio_lm_status,
 	    TP_PROTO(struct device *dev, u8 from, u8 to, int ret),
@@ -76,6 +77,27 @@ DEFINE_EVENT(virtio_lm_switch, virtio_lm_resume,
 	     TP_PROTO(struct device *dev, s64 us, int ret),
 	     TP_ARGS(dev, us, ret)
 );
+
+#ifdef VDPA_LOG_F_FAULT
+TRACE_EVENT(virtio_lm_set_log,
+	    TP_PROTO(struct device *dev, u64 base, u64 size, s64 us, int ret),
+	    TP_ARGS(dev, base, size, us, ret),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(u64, base)
+			     __field(u64, size)
+			     __field(s64, us)
+			     __field(int, ret)
+	    ),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->base = base;
+			   __entry->size = size;
+			   __entry->us = us;
+			   __entry->ret = ret;
+	    ),
+	    TP_printk("%s base=0x%llx size=0x%llx us=%lld ret=%d", __get_str(dev),
+		      __entry->base, __entry->size, __entry->us, __entry->ret)
+);
+#endif
 
 TRACE_EVENT(virtio_lm_write,
 	    TP_PROTO(struct device *dev, u32 offset, u32 value),

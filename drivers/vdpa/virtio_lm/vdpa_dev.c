@@ -92,6 +92,8 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	WRITE_ONCE(vlm->features, 0);
 	vlm->status = 0;
 	vlm->suspended = false;
+	vlm->logging = false;
+	vlm->log_fault = false;
 	return ret;
 }
 
@@ -619,4 +621,8 @@ const struct vdpa_config_ops virtio_lm_vdpa_ops = {
 	.resume			= virtio_lm_resume_vdpa,
 	.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats,
 	.free			= virtio_lm_free,
+#ifdef VDPA_LOG_F_FAULT
+	.set_log_base		= virtio_lm_set_log_base,
+	.get_log_status		= virtio_lm_get_log_status,
+#endif
 };

@@ -144,6 +144,8 @@ struct virtio_lm_config {
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status last written
  * @suspended: a suspend has succeeded, and neither resume nor reset since
+ * @logging: the device logs the pages it writes
+ * @log_fault: it wrote one that it could not log, and the bus has not been told
  * @vectors: MSI-X vectors are allocated
  * @nvqs: virtqueues in @vqs
  * @num_max: size that every one of them can have
@@ -161,6 +163,8 @@ struct virtio_lm_vdpa {
 	int config_irq;
 	u8 status;
 	bool suspended;
+	bool logging;
+	bool log_fault;
 	bool vectors;
 	u16 nvqs;
 	u16 num_max;
@@ -184,6 +188,8 @@ int virtio_lm_reset_device(struct virtio_lm_func *func);
 int virtio_lm_negotiate(struct virtio_lm_func *func, u64 features);
 
 /* lm.c */
+u32 virtio_lm_read(struct virtio_lm_func *func, u32 offset);
+void virtio_lm_write(struct virtio_lm_func *func, u32 offset, u32 value);
 int virtio_lm_place(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset);
 bool virtio_lm_doorbell_fits(const struct virtio_lm_notify *notify, u64 offset, u32 width);
 bool virtio_lm_doorbell_mappable(const struct virtio_lm_notify *notify, u64 offset,
@@ -198,6 +204,12 @@ int virtio_lm_suspend(struct virtio_lm_func *func);
 int virtio_lm_resume(struct virtio_lm_func *func);
 int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring);
 int virtio_lm_set_ring(struct virtio_lm_func *func, u16 hw, u32 ring);
+
+/* log.c, for a bus that has a dirty log */
+#ifdef VDPA_LOG_F_FAULT
+int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size);
+int virtio_lm_get_log_status(struct vdpa_device *vdpa);
+#endif
 
 /* features.c */
 u64 virtio_lm_usable_features(u64 device, u32 caps);
