@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include "qemu/atomic.h"
+#include "qemu/cutils.h"
 #include "standard-headers/linux/virtio_ids.h"
 #include "libqos/pci-pc.h"
 #include "virtio-lm-common.h"
@@ -852,8 +853,11 @@ void lm_assert_untouched(LMTest *t)
 GRand *lm_rand(void)
 {
     const char *env = g_getenv("VIRTIO_LM_SEED");
-    uint32_t seed = env ? strtoul(env, NULL, 0) : g_random_int();
+    unsigned int seed = g_random_int();
 
+    if (env) {
+        g_assert_cmpint(qemu_strtoui(env, NULL, 0, &seed), ==, 0);
+    }
     g_test_message("VIRTIO_LM_SEED=%u", seed);
     return g_rand_new_with_seed(seed);
 }

@@ -6,6 +6,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/atomic.h"
 #include "hw/i386/intel_iommu_internal.h"
 #include "virtio-lm-common.h"
 
@@ -114,7 +115,7 @@ static void vtd_invalidate(LMIOMMU *v, uint64_t iova, unsigned pages)
     }
     vtd_queue(v, VTD_INV_DESC_WAIT | VTD_INV_DESC_WAIT_SW | 1ull << 32,
               v->status);
-    while (!*(volatile uint64_t *)status) {
+    while (!qatomic_read(status)) {
         g_assert_cmpint(g_get_monotonic_time(), <, deadline);
     }
 }

@@ -54,7 +54,7 @@ static void lm_save(LMTest *t, const char *path)
     g_assert_true(lm_wait_migration(t));
 }
 
-/* A QEMU with @props that loads what @src saved in @path; false if it refuses */
+/* A QEMU with @props loads what @src saved in @path; false if it refuses */
 static bool lm_load(LMTest **t, LMTest *src, const char *props,
                     const char *path)
 {

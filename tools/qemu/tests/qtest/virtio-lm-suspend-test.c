@@ -489,7 +489,7 @@ static void test_state_of_running_queue_is_fixed(const void *variant)
     lm_free(t);
 }
 
-/* An index that a packed ring does not have; QEMU lives, and so does the ring */
+/* An index that a packed ring does not have: QEMU and the ring live on */
 static void test_packed_state_is_checked(void)
 {
     static const uint32_t bad[] = {
