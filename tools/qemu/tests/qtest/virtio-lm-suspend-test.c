@@ -516,6 +516,35 @@ static void test_packed_state_is_checked(void)
     lm_free(t);
 }
 
+/* It was interrupted for an index before: now for the same one again */
+static void test_rewound_ring_interrupts(const void *variant)
+{
+    LMTest *t = lm_new_started(variant);
+    LMQueue *q = &t->vq[LM_TX];
+    uint32_t state = 0;
+    unsigned i;
+
+    for (i = 0; i < 5; i++) {
+        state = lm_driver_state(q);
+        lm_wait_used(q, lm_tx(t, 60, i));
+    }
+    lm_suspend(t);
+    lm_write(t, VIRTIO_LM_RING_STATE(LM_TX), state);
+    lm_queue_set_state(q, state);
+    /* Ask for an interrupt for the next one */
+    if (t->features & PACKED) {
+        stw_le_p(lm_ptr(t, q->avail), state);
+        stw_le_p(lm_ptr(t, q->avail + 2), VRING_PACKED_EVENT_FLAG_DESC);
+    } else {
+        stw_le_p(lm_ptr(t, q->avail + 4 + q->num * 2), state);
+    }
+    lm_resume(t);
+    qtest_readb(t->qts, t->isr);
+    lm_wait_used(q, lm_tx(t, 60, 9));
+    g_assert_cmphex(qtest_readb(t->qts, t->isr) & 1, !=, 0);
+    lm_free(t);
+}
+
 /* After a bug of the guest, what was in flight counts as not seen */
 static void test_state_of_broken_device(const void *variant)
 {
@@ -667,5 +696,9 @@ void lm_add_suspend_tests(void)
                        test_state_of_running_queue_is_fixed);
     qtest_add_func("/virtio-lm/ring-state/packed-is-checked",
                    test_packed_state_is_checked);
+    qtest_add_data_func("/virtio-lm/ring-state/rewound-interrupts/split",
+                        &variants[1], test_rewound_ring_interrupts);
+    qtest_add_data_func("/virtio-lm/ring-state/rewound-interrupts/packed",
+                        &variants[4], test_rewound_ring_interrupts);
     lm_add_per_variant("ring-state/broken", test_state_of_broken_device);
 }
