@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "log.h"
 #include "vdpa_nl.h"
 #include "vdpa_util.h"
 
@@ -37,12 +38,14 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_WIRE]		= "wire",
 	[CAP_PEER]		= "peer",
 	[CAP_LINK]		= "link",
+	[CAP_LOG]		= "log",
+	[CAP_ASID]		= "asid",
 };
 
 /*
  * What a parent has promised, by its driver's name: here the lack of it is a
  * failure. Whatever depends on how the device was set up (a page per doorbell,
- * a peer on the wire) is for VDPA_REQUIRE to name.
+ * a peer on the wire, a kernel with a dirty log) is for VDPA_REQUIRE to name.
  */
 static const struct {
 	const char *parent;
@@ -54,7 +57,7 @@ static const struct {
 	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS },
 	{ "vdpasim_net",
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
-	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE },
+	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },
 };
 
 static uint32_t promised(const char *parent)
@@ -154,6 +157,7 @@ static void find_caps(struct vdpa *v)
 {
 	struct vhost_vring_state s = { .index = 0 };
 	struct vdpa_nl_info info;
+	uint32_t as;
 	void *page;
 
 	v->caps = promised(v->parent) & 1 << CAP_START_KICKS;
@@ -163,6 +167,10 @@ static void find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_RESUME;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK))
 		v->caps |= 1 << CAP_LATE_ENABLE;
+	if (v->backend & BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG))
+		v->caps |= 1 << CAP_LOG;
+	if (!vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as) && as > 1)
+		v->caps |= 1 << CAP_ASID;
 	if (v->offered & BIT_ULL(VIRTIO_RING_F_EVENT_IDX))
 		v->caps |= 1 << CAP_EVENT_IDX;
 	if (v->offered & BIT_ULL(VIRTIO_NET_F_MRG_RXBUF))
@@ -200,7 +208,8 @@ static int open_owned(struct vdpa *v)
 		ret = vdpa_ioctl(v, VHOST_GET_BACKEND_FEATURES, &v->backend);
 	if (ret)
 		goto err;
-	v->backend &= BIT_ULL(VHOST_BACKEND_F_IOTLB_PERSIST + 1) - 1;
+	v->backend &= (BIT_ULL(VHOST_BACKEND_F_IOTLB_PERSIST + 1) - 1) |
+		      BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG);
 	ret = vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend);
 	if (ret)
 		goto err;

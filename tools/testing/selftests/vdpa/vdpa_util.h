@@ -41,6 +41,8 @@ enum vdpa_cap {
 	CAP_WIRE,		/* frames come back, from a peer or a loopback */
 	CAP_PEER,		/* a wire_peer is on the wire */
 	CAP_LINK,		/* the peer can take the link down and up */
+	CAP_LOG,		/* VHOST_BACKEND_F_DIRTY_LOG */
+	CAP_ASID,		/* more than one address space */
 	CAP_COUNT
 };
 
