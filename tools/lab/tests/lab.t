@@ -35,10 +35,10 @@ left()
 	grep -lzs "^LM_TEST=$name\$" /proc/[0-9]*/environ | wc -l
 }
 
-# gone: wait until what was is all there is, for 20 s
+# gone: wait until what was is all there is, for a minute
 gone()
 {
-	for _ in $(seq 100); do
+	for _ in $(seq 300); do
 		[ "$(left)" != "$before" ] || return 0
 		sleep 0.2
 	done
@@ -84,7 +84,7 @@ for sig in INT TERM HUP KILL; do
 	# a job in the background has SIGINT ignored
 	env --default-signal=INT LM_TEST="$name" setsid "$lab" shell sh -c 'mount -t tmpfs left /mnt; sleep 1000 & sleep 1000' >&2 &
 	job=$!
-	for _ in $(seq 100); do
+	for _ in $(seq 600); do
 		pgrep -x -f 'sleep 1000' >/dev/null && break
 		sleep 0.1
 	done

@@ -12,10 +12,11 @@ MAC = "52:54:00:77:00:02"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
-BOOT_SECONDS = 120
+BOOT_SECONDS = 240
 # pages per second that the agent checks and dirties: all of its memory in 8 s
 AGENT_PAGES = 2000
-MIGRATION_SECONDS = 120
+AGENT_LINE_SECONDS = 20
+MIGRATION_SECONDS = 240
 UP_LINE = "lab: l2 is up"
 
 
@@ -74,7 +75,7 @@ def command_line(l1, node, incoming):
 
 def start(l1, node="/dev/vhost-vdpa-0", incoming=False):
     """Start L2 in an L1, or the empty shell of one that waits for a migration."""
-    if l1.run(["sh", "-c", "kill -0 $(cat /run/l2.pid)"]).returncode == 0:
+    if alive(l1):
         raise LabError(f"{l1.name} runs an L2 already: stop it first")
     line = shlex.join(command_line(l1, node, incoming))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
@@ -87,7 +88,7 @@ def start(l1, node="/dev/vhost-vdpa-0", incoming=False):
         raise LabError(f"L2's QEMU did not start in {l1.name}: {complaint(l1)}") from err
 
 
-def qmp(l1, timeout=20):
+def qmp(l1, timeout=60):
     """QMP of the L2 in that L1."""
     return QMP((l1.address, QMP_PORT), timeout)
 
@@ -99,12 +100,21 @@ def complaint(l1):
     return lines[-1] if lines else "it has said nothing"
 
 
+def alive(l1):
+    """Does an L2's QEMU run in that L1?"""
+    return l1.run(["sh", "-c", "kill -0 $(cat /run/l2.pid)"]).returncode == 0
+
+
 def running(l1):
     """The status of the L2 in that L1: "running", "inmigrate", ... or None."""
-    try:
-        conn = qmp(l1, timeout=0.5)
-    except QMPError:
+    if not alive(l1):
         return None
+    try:
+        conn = qmp(l1)
+    except QMPError:
+        if not alive(l1):
+            return None
+        raise
     try:
         return conn.cmd("query-status")["status"]
     finally:
@@ -122,10 +132,26 @@ def wait_up(l1):
                     return time.monotonic() - begin
         except FileNotFoundError:
             pass
-        if running(l1) is None:
+        if not alive(l1):
             raise LabError(f"L2 ended while booting in {l1.name}: {complaint(l1)}")
         if time.monotonic() > begin + BOOT_SECONDS:
             raise LabError(f"L2 not up within {BOOT_SECONDS} s, see {log}")
+        time.sleep(0.5)
+
+
+def agent_count(l1, name, expected):
+    """The agent's own counter of that name, from the second serial port of the L2 in that L1.
+
+    It is printed every two seconds: wait a while for what is expected.
+    """
+    end = time.monotonic() + AGENT_LINE_SECONDS
+    while True:
+        with open(f"{l1.share}/l2.agent.log", encoding="ascii", errors="replace") as file:
+            lines = [line for line in file.read().split("\n")[:-1] if line.startswith("agent: ")]
+        pairs = dict(word.split("=", 1) for line in lines[-1:] for word in line.split() if "=" in word)
+        value = int(pairs.get(name, -1))
+        if value == expected or time.monotonic() > end:
+            return value
         time.sleep(0.2)
 
 

@@ -26,6 +26,12 @@ class Traffic:
         pairs = (word.split("=", 1) for word in lines[-1].split()[1:])
         return {key: float(value) if "." in value else int(value) for key, value in pairs}
 
+    def gaps_ms(self, direction):
+        """All the time that was lost in gaps of that direction, "out" or "in"."""
+        with open(self.log, encoding="ascii") as file:
+            return sum(int(line.split(" ms=")[1].split()[0]) for line in file
+                       if line.startswith(f"gap direction={direction} "))
+
     def wait(self, what, reached, seconds):
         """Wait until reached(counts)."""
         end = time.monotonic() + seconds
