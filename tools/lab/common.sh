@@ -94,7 +94,8 @@ step()
 # new_run WHAT: a folder for the logs of this run; the oldest ones go
 new_run()
 {
-	mkdir -p "$LM_CACHE/runs" || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
+	need_root
+	mkdir -p "$LM_CACHE/runs" 2>/dev/null || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
 	LM_RUN=$LM_CACHE/runs/$(date +%Y%m%d-%H%M%S)-$1-$$
 	mkdir "$LM_RUN"
 	# the names begin with the time; a run that is alive holds its lock
