@@ -63,6 +63,7 @@ static int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
 				status == U32_MAX || !(status & VIRTIO_LM_STATUS_LOGGING),
 				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false,
 				func, VIRTIO_LM_STATUS);
+	/* Where one that is gone reads 0, the suspend or reset that follows finds it out */
 	if (status == U32_MAX)
 		return -ENODEV;
 

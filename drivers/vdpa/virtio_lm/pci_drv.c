@@ -23,11 +23,11 @@ MODULE_PARM_DESC(deadline_ms,
 /**
  * virtio_lm_deadline_us - how long to wait for the device to do as told
  *
- * Return: microseconds
+ * Return: microseconds; never 0, which read_poll_timeout() takes for "without end"
  */
 u64 virtio_lm_deadline_us(void)
 {
-	return (u64)READ_ONCE(deadline_ms) * USEC_PER_MSEC;
+	return (u64)max(READ_ONCE(deadline_ms), 1U) * USEC_PER_MSEC;
 }
 
 /**

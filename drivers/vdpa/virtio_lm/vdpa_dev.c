@@ -156,8 +156,13 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	if (ret)
 		return;
 
-	vlm->status = status;
 	vp_modern_set_status(&vlm->func->mdev, status);
+
+	/* Virtio 1.3, 3.1.1: read back whether the device has taken the features */
+	if (status & ~vlm->status & VIRTIO_CONFIG_S_FEATURES_OK &&
+	    !(vp_modern_get_status(&vlm->func->mdev) & VIRTIO_CONFIG_S_FEATURES_OK))
+		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+	vlm->status = status;
 }
 
 static u64 virtio_lm_get_device_features(struct vdpa_device *vdpa)
@@ -300,7 +305,9 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+	u8 status;
 	u32 ring;
+	int ret;
 
 	if (!vq)
 		return -EINVAL;
@@ -318,12 +325,16 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 		return -EBUSY;
 	if (!virtio_lm_ring_valid(ring, virtio_lm_packed(vlm), vq->num))
 		return -ERANGE;
+	ret = virtio_lm_check(vlm, &status);
+	if (ret)
+		return ret;
 	return virtio_lm_set_ring(vlm->func, vq->hw, ring);
 }
 
 /*
  * Of a queue that runs, the state is old before it is read; a VMM that restored it would
- * repeat or lose packets. It has to suspend first, or say that it is through with the queue.
+ * repeat or lose packets. It has to suspend first. That the queue is not ready does not do:
+ * see virtio_lm_set_vq_ready().
  */
 static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_state *state)
 {
@@ -344,7 +355,7 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 		/* Virtio 1.3, 2.8.1: both wrap counters of a packed ring start as 1 */
 		ring = vq->has_state ? vq->state : packed ? 0x80008000 : 0;
 	} else {
-		if (vq->ready && !vlm->suspended && (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK))
+		if (!vlm->suspended && (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK))
 			return -EBUSY;
 
 		ret = virtio_lm_check(vlm, &status);
@@ -476,7 +487,7 @@ static void virtio_lm_set_vq_ready(struct vdpa_device *vdpa, u16 idx, bool ready
 		WRITE_ONCE(vq->ready, !ret);
 	} else if (vq->enabled && (vlm->features & BIT_ULL(VIRTIO_F_RING_RESET))) {
 		ret = virtio_lm_reset_vq(vlm, vq);
-		vq->enabled = ret;
+		vq->enabled = ret != 0;
 		vq->has_state = false;
 	}
 
@@ -559,12 +570,14 @@ static int virtio_lm_suspend_vdpa(struct vdpa_device *vdpa)
 static int virtio_lm_resume_vdpa(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u8 status;
 	int ret;
 
 	guard(mutex)(&vlm->lock);
 
-	if (!vlm->suspended)
-		return 0;
+	ret = virtio_lm_check(vlm, &status);
+	if (ret || !vlm->suspended)
+		return ret;
 
 	ret = virtio_lm_resume(vlm->func);
 	if (ret)

@@ -7,7 +7,8 @@
  * made known to the vDPA management API (mgmt.c). "vdpa dev add" then creates
  * one vDPA device on it, and the bus drives that one through the operations in
  * vdpa_dev.c; irq.c owns its interrupts, stats.c reports its counters.
- * features.c and config.c hold what can be decided without touching a device.
+ * log.c logs what the device writes, where the bus has a dirty log. features.c and
+ * config.c hold what can be decided without touching a device.
  */
 #ifndef _VIRTIO_LM_VDPA_H
 #define _VIRTIO_LM_VDPA_H
