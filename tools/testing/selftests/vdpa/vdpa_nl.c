@@ -51,7 +51,7 @@ static void msg_put_str(struct nl_msg *m, uint16_t type, const char *s)
 	msg_put(m, type, s, strlen(s) + 1);
 }
 
-static void for_each_attr(const uint8_t *p, size_t len, attr_fn fn, void *ctx)
+static void each_attr(const uint8_t *p, size_t len, attr_fn fn, void *ctx)
 {
 	while (len >= NLA_HDRLEN) {
 		const struct nlattr *a = (const struct nlattr *)p;
@@ -97,9 +97,8 @@ static int nl_call(struct nl_msg *m, attr_fn fn, void *ctx)
 				goto out;
 			}
 			if (fn && nlh->nlmsg_len >= NLMSG_LENGTH(GENL_HDRLEN))
-				for_each_attr((uint8_t *)NLMSG_DATA(nlh) + GENL_HDRLEN,
-					      nlh->nlmsg_len - NLMSG_LENGTH(GENL_HDRLEN),
-					      fn, ctx);
+				each_attr((uint8_t *)NLMSG_DATA(nlh) + GENL_HDRLEN,
+					  nlh->nlmsg_len - NLMSG_LENGTH(GENL_HDRLEN), fn, ctx);
 		}
 	}
 out:
