@@ -10,7 +10,7 @@ from vlm.lab import parse_config
 
 SRC = "/virtio-lm/src"
 RUN = "/virtio-lm/run/sources"
-QEMU = "/virtio-lm/cache/qemu/pristine"
+QEMU = "/virtio-lm/cache/qemu/bin"
 # what these check is the text of a file, not how it fits into a kernel tree
 IGNORE = "FILE_PATH_CHANGES,NOT_UNIFIED_DIFF"
 # what only kernel code can heed
@@ -55,7 +55,7 @@ with tap.Tap() as t:
     for path in files("patches", ext=".patch"):
         short = path.removeprefix(SRC + "/")
         if short.startswith("patches/qemu/"):
-            command = [f"{QEMU}/scripts/checkpatch.pl", "--no-tree"]
+            command = [f"{QEMU}/checkpatch.pl", "--no-tree"]
         else:
             command = [f"{scripts}/checkpatch.pl", "--no-tree", "--strict", f"--ignore={IGNORE}"]
         text, status = output("perl", *command, "--terse", path)
@@ -64,7 +64,7 @@ with tap.Tap() as t:
 
     for path in files("tools/qemu", ext=(".c", ".h")):
         # its rules for tests go by the path in QEMU's tree
-        text, status = output("perl", f"{QEMU}/scripts/checkpatch.pl", "--no-tree", "--terse",
+        text, status = output("perl", f"{QEMU}/checkpatch.pl", "--no-tree", "--terse",
                               "-f", path.removeprefix(f"{SRC}/tools/qemu/"), cwd=f"{SRC}/tools/qemu")
         if not t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: QEMU's checkpatch"):
             t.note(text)

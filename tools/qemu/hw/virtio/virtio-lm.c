@@ -62,14 +62,13 @@ static void virtio_lm_log_pages(VirtIOLM *lm, uint64_t page, uint64_t last)
             return;
         }
 
-        /* The VMM that finds a bit set must find the data too */
-        smp_wmb();
         for (n = 0; n < len; n++) {
             uint8_t bits = 0xff << (page % 8);
 
             if (page / 8 == last / 8) {
                 bits &= 0xff >> (7 - last % 8);
             }
+            /* An ordered one: who finds the bit set must find the data too */
             qatomic_or(&map[n], bits);
             page = QEMU_ALIGN_DOWN(page, 8) + 8;
         }
@@ -130,9 +129,11 @@ static void virtio_lm_log_start(VirtIOLM *lm, uint8_t mode)
 
 /* Suspend and resume */
 
+/* Before FEATURES_OK it is not known yet whether the ring is a packed one */
 static bool virtio_lm_queue_has_ring(VirtIOLM *lm, int n)
 {
-    return virtio_queue_enabled(lm->vdev, n) &&
+    return (lm->vdev->status & VIRTIO_CONFIG_S_FEATURES_OK) &&
+           virtio_queue_enabled(lm->vdev, n) &&
            virtio_queue_get_desc_addr(lm->vdev, n);
 }
 
@@ -386,7 +387,6 @@ void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev)
 
 void virtio_lm_reset(VirtIOLM *lm)
 {
-    /* The device catches up with the backend's link state */
     virtio_lm_resume(lm);
     virtio_lm_log_stop(lm);
     lm->base = 0;
