@@ -235,6 +235,19 @@ void lm_resume(LMTest *t)
                     ==, 0);
 }
 
+/*
+ * Let QEMU's main loop turn until a kick has gone through an eventfd and a
+ * bottom half: each read takes at least one turn.
+ */
+void lm_settle(LMTest *t)
+{
+    unsigned i;
+
+    for (i = 0; i < 4; i++) {
+        lm_read(t, VIRTIO_LM_STATUS);
+    }
+}
+
 uint32_t lm_ring_state(LMTest *t, unsigned n)
 {
     return lm_read(t, VIRTIO_LM_RING_STATE(n));
@@ -320,15 +333,15 @@ static bool lm_event_idx(LMTest *t)
 }
 
 /*
- * Lay out queue @n. The used ring ends one page with its last element, so that
- * the avail event is in the next: it has a bit of its own.
+ * Lay out queue @n. A page boundary is in its used ring, so that what is on the
+ * two sides has bits of its own: of the receive queue, index and flags are on
+ * one side, of the others the avail event.
  */
 void lm_queue_init(LMTest *t, unsigned n, unsigned num)
 {
     LMQueue *q = &t->vq[n];
-    unsigned used_len = offsetof(struct vring_used, ring) +
-                        num * sizeof(struct vring_used_elem);
-    unsigned pages = DIV_ROUND_UP(used_len, LM_PAGE);
+    unsigned before = offsetof(struct vring_used, ring) +
+                      (n == LM_RX ? 0 : num * sizeof(struct vring_used_elem));
 
     memset(q, 0, sizeof(*q));
     q->t = t;
@@ -339,9 +352,9 @@ void lm_queue_init(LMTest *t, unsigned n, unsigned num)
     q->desc = lm_pages(t, DIV_ROUND_UP(num * sizeof(struct vring_desc),
                                        LM_PAGE));
     q->avail = lm_pages(t, DIV_ROUND_UP(num * 2 + 6, LM_PAGE));
-    q->used = lm_pages(t, pages + 1);
+    q->used = lm_pages(t, 2);
     if (!lm_packed(t)) {
-        q->used += pages * LM_PAGE - used_len;
+        q->used += LM_PAGE - before;
     }
 }
 
@@ -568,8 +581,7 @@ uint16_t lm_next_used(LMQueue *q, uint32_t *len)
         }
         g_usleep(100);
     }
-    /* QEMU takes it between two events: the one that used the buffer is over */
-    lm_read(q->t, VIRTIO_LM_STATUS);
+    lm_settle(q->t);
     return id;
 }
 
@@ -637,9 +649,7 @@ void lm_expect_no_tx(LMTest *t)
 {
     char byte;
 
-    /* Twice through QEMU's main loop, so that bottom halves have run */
-    lm_read(t, VIRTIO_LM_STATUS);
-    lm_read(t, VIRTIO_LM_STATUS);
+    lm_settle(t);
     g_assert_cmpint(recv(t->net, &byte, 1, MSG_PEEK), ==, -1);
     g_assert_cmpint(errno, ==, EAGAIN);
 }
@@ -647,8 +657,10 @@ void lm_expect_no_tx(LMTest *t)
 void lm_send(LMTest *t, unsigned len, uint32_t seq)
 {
     g_autofree uint8_t *data = g_malloc(len);
+    struct pollfd pfd = { .fd = t->net, .events = POLLOUT };
 
     lm_fill(data, len, seq);
+    g_assert_cmpint(poll(&pfd, 1, LM_DEADLINE_US / 1000), ==, 1);
     g_assert_cmpint(send(t->net, data, len, 0), ==, len);
 }
 
@@ -814,7 +826,7 @@ unsigned lm_check_log(LMTest *t)
     uint64_t start, end, addr, byte;
     unsigned written = 0, logged = 0;
 
-    lm_read(t, VIRTIO_LM_STATUS);
+    lm_settle(t);
     for (start = 0; lm_next_extent(t, &start, &end); start = end) {
         for (addr = t->iova + start; addr < t->iova + end; addr += LM_PAGE) {
             bool differs = lm_written(t, addr);
@@ -840,8 +852,7 @@ void lm_assert_untouched(LMTest *t)
 {
     uint64_t start, end, addr;
 
-    lm_read(t, VIRTIO_LM_STATUS);
-    lm_read(t, VIRTIO_LM_STATUS);
+    lm_settle(t);
     for (start = 0; lm_next_extent(t, &start, &end); start = end) {
         for (addr = start; addr < end; addr += LM_PAGE) {
             if (memcmp(t->ram + addr, t->snapshot + addr, LM_PAGE)) {

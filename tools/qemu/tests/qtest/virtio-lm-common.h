@@ -107,6 +107,7 @@ uint32_t lm_read(LMTest *t, uint64_t reg);
 void lm_write(LMTest *t, uint64_t reg, uint32_t val);
 void lm_suspend(LMTest *t);
 void lm_resume(LMTest *t);
+void lm_settle(LMTest *t);
 uint32_t lm_ring_state(LMTest *t, unsigned n);
 
 /* Guest memory, in the device's DMA addresses */
