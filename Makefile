@@ -25,6 +25,9 @@ help:
 	@echo "  make modules          build virtio_lm_vdpa.ko"
 	@echo "  make modules_install  install it (INSTALL_MOD_PATH=... as kbuild has it)"
 	@echo "  make clean            remove what modules has built"
+	@echo "  make modules-log      build it with a dirty log, and the kernel's vdpa modules as a set"
+	@echo "                        (RELEASE=<uname -r>, SOURCE=<kernel source>, OUT=<folder>)"
+	@echo "  make modules-log_install, modules-log_remove    that set"
 	@echo "Documents:"
 	@echo "  make docs             HTML in Documentation/_build (needs sphinx-build)"
 
@@ -46,9 +49,20 @@ lab:
 modules modules_install:
 	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(DRIVER) $@
 
+RELEASE ?= $(shell uname -r)
+OUT ?= build/modules-log-$(RELEASE)
+modules-log:
+	tools/linux/modules-log build -k $(RELEASE) $(if $(SOURCE),-s $(SOURCE)) $(OUT)
+
+modules-log_install:
+	tools/linux/modules-log install $(OUT)
+
+modules-log_remove:
+	tools/linux/modules-log remove -k $(RELEASE)
+
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR)/$(DRIVER) clean)
-	rm -rf Documentation/_build
+	rm -rf Documentation/_build build
 
 distclean: clean
 	@$(LAB) distclean
@@ -56,4 +70,5 @@ distclean: clean
 docs:
 	sphinx-build -q -W Documentation Documentation/_build
 
-.PHONY: help setup demo check kselftest lab modules modules_install clean distclean docs
+.PHONY: help setup demo check kselftest lab modules modules_install modules-log \
+	modules-log_install modules-log_remove clean distclean docs
