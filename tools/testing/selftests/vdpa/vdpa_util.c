@@ -31,6 +31,7 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_DOORBELL]		= "doorbell",
 	[CAP_EVENT_IDX]		= "event_idx",
 	[CAP_MRG_RXBUF]		= "mrg_rxbuf",
+	[CAP_INDIRECT]		= "indirect",
 	[CAP_VSTATS]		= "vstats",
 	[CAP_PROVISION]		= "provision",
 	[CAP_MAX_VQP]		= "max_vqp",
@@ -175,6 +176,8 @@ static void find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_EVENT_IDX;
 	if (v->offered & BIT_ULL(VIRTIO_NET_F_MRG_RXBUF))
 		v->caps |= 1 << CAP_MRG_RXBUF;
+	if (v->offered & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC))
+		v->caps |= 1 << CAP_INDIRECT;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_SIZE, &s))
 		v->caps |= 1 << CAP_VRING_SIZE;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &s))

@@ -34,6 +34,7 @@ enum vdpa_cap {
 	CAP_DOORBELL,		/* queue 0 has a page of its own to be kicked by */
 	CAP_EVENT_IDX,		/* VIRTIO_F_RING_EVENT_IDX */
 	CAP_MRG_RXBUF,		/* VIRTIO_NET_F_MRG_RXBUF */
+	CAP_INDIRECT,		/* VIRTIO_F_INDIRECT_DESC */
 	CAP_VSTATS,		/* vendor statistics */
 	CAP_PROVISION,		/* mac, mtu and features are given at creation */
 	CAP_MAX_VQP,		/* so is the number of queue pairs */

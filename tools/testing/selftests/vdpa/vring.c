@@ -131,6 +131,17 @@ int vq_free_slot(struct vq *q)
 	return -1;
 }
 
+/* Makes the chain at @head available; the caller kicks */
+void vq_publish(struct vq *q, uint16_t head)
+{
+	q->busy[head / q->segs] = true;
+	q->posted++;
+	q->avail->ring[q->avail_idx % q->size] = htole16(head);
+	q->avail_idx++;
+	/* the entry is visible before the index that announces it */
+	__atomic_store_n(&q->avail->idx, htole16(q->avail_idx), __ATOMIC_RELEASE);
+}
+
 /* Makes @len bytes of the slot's buffer available; the caller kicks */
 void vq_post(struct vq *q, uint16_t slot, uint32_t len)
 {
@@ -153,12 +164,7 @@ void vq_post(struct vq *q, uint16_t slot, uint32_t len)
 		iova += part;
 		len -= part;
 	}
-	q->busy[slot] = true;
-	q->posted++;
-	q->avail->ring[q->avail_idx % q->size] = htole16(head);
-	q->avail_idx++;
-	/* the entry is visible before the index that announces it */
-	__atomic_store_n(&q->avail->idx, htole16(q->avail_idx), __ATOMIC_RELEASE);
+	vq_publish(q, head);
 }
 
 /* Always notifies: that the device asked for none is advice, not a rule */

@@ -47,6 +47,7 @@ int vq_set_kick(struct vq *q, int fd);
 uint8_t *vq_buf(struct vq *q, uint16_t slot);
 int vq_free_slot(struct vq *q);
 void vq_post(struct vq *q, uint16_t slot, uint32_t len);
+void vq_publish(struct vq *q, uint16_t head);
 void vq_kick(struct vq *q);
 int vq_reap(struct vq *q, uint32_t *len);
 uint16_t vq_device_used(const struct vq *q);

@@ -19,12 +19,13 @@
 #define WIRE_MAC_LEN		6
 #define WIRE_ARGS		4
 #define WIRE_MIN_LEN		60
-#define WIRE_MAX_LEN		1514
+#define WIRE_MAX_LEN		1514	/* but for WIRE_F_LONG */
+#define WIRE_LONG_LEN		65535
 #define WIRE_MAX_SEQ		0x20000
 #define WIRE_BURST_SEQ		0x10000	/* from here on: what WIRE_SEND asked for */
 
 enum wire_op {
-	WIRE_HELLO = 1,		/* who is there? The answer's arg[0]: WIRE_HAS_* */
+	WIRE_HELLO = 1,		/* who? The answer's arg[0]: WIRE_HAS_*, [1] its longest frame */
 	WIRE_DATA,		/* arg[0]: WIRE_F_* */
 	WIRE_SEND,		/* send me data: arg[0] first seq, [1] count, [2] us between */
 	WIRE_REPORT,		/* arg[0] distinct, [1] doubled, [2] damaged, [3] yet to send */
@@ -33,6 +34,7 @@ enum wire_op {
 };
 
 #define WIRE_F_ECHO		0x1	/* send it back */
+#define WIRE_F_LONG		0x2	/* of any length; what fills it are bytes below 0x80 */
 #define WIRE_HAS_LINK		0x1	/* the peer has a link hook */
 
 struct wire_hdr {
@@ -56,6 +58,14 @@ static inline uint64_t wire_word(uint32_t session, uint32_t seq, uint32_t n)
 	return z ^ (z >> 31);
 }
 
+/* What of those words is in a frame */
+static inline uint64_t wire_mask(const struct wire_hdr *h)
+{
+	bool plain = ntohs(h->op) == WIRE_DATA && ntohl(h->arg[0]) & WIRE_F_LONG;
+
+	return plain ? 0x7f7f7f7f7f7f7f7fULL : ~0ULL;
+}
+
 /* The length of the session's frame @seq: anything that Ethernet allows */
 static inline uint16_t wire_len(uint32_t session, uint32_t seq)
 {
@@ -71,7 +81,7 @@ static inline void wire_fill(uint8_t *frame)
 	uint64_t w;
 
 	for (n = 0, at = sizeof(*h); at < len; n++, at += part) {
-		w = wire_word(ntohl(h->session), ntohl(h->seq), n);
+		w = wire_word(ntohl(h->session), ntohl(h->seq), n) & wire_mask(h);
 		part = len - at < sizeof(w) ? len - at : sizeof(w);
 		memcpy(frame + at, &w, part);
 	}
@@ -83,10 +93,13 @@ static inline bool wire_intact(const uint8_t *frame, uint32_t got)
 	uint32_t n, at, part, len = ntohs(h->len);
 	uint64_t w;
 
-	if (len < sizeof(*h) || len > got || len != wire_len(ntohl(h->session), ntohl(h->seq)))
+	if (len < sizeof(*h) || len > got)
+		return false;
+	if (!(ntohl(h->arg[0]) & WIRE_F_LONG) &&
+	    len != wire_len(ntohl(h->session), ntohl(h->seq)))
 		return false;
 	for (n = 0, at = sizeof(*h); at < len; n++, at += part) {
-		w = wire_word(ntohl(h->session), ntohl(h->seq), n);
+		w = wire_word(ntohl(h->session), ntohl(h->seq), n) & wire_mask(h);
 		part = len - at < sizeof(w) ? len - at : sizeof(w);
 		if (memcmp(frame + at, &w, part))
 			return false;

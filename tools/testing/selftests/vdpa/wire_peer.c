@@ -43,6 +43,7 @@ struct session {
 static struct session sessions[SESSIONS];
 static const char *link_hook;
 static uint8_t own_mac[WIRE_MAC_LEN];
+static uint32_t longest;	/* frame that the interface takes */
 static int sock;
 
 static uint64_t now_us(void)
@@ -164,6 +165,7 @@ static void on_frame(uint8_t *frame, size_t len)
 	switch (ntohs(h->op)) {
 	case WIRE_HELLO:
 		args[0] = link_hook ? WIRE_HAS_LINK : 0;
+		args[1] = longest;
 		answer(s, h, args);
 		break;
 	case WIRE_SEND:
@@ -244,6 +246,9 @@ static int open_interface(const char *name)
 	if (ioctl(sock, SIOCGIFHWADDR, &ifr))
 		return -1;
 	memcpy(own_mac, ifr.ifr_hwaddr.sa_data, WIRE_MAC_LEN);
+	if (ioctl(sock, SIOCGIFMTU, &ifr))
+		return -1;
+	longest = ifr.ifr_mtu + ETH_HLEN;
 	addr.sll_ifindex = if_nametoindex(name);
 	if (bind(sock, (struct sockaddr *)&addr, sizeof(addr)))
 		return -1;
@@ -291,7 +296,7 @@ int main(int argc, char **argv)
 		struct pollfd p = { .fd = sock, .events = POLLIN };
 		struct sockaddr_ll from;
 		socklen_t fromlen = sizeof(from);
-		uint8_t frame[2048];
+		static uint8_t frame[WIRE_LONG_LEN];
 		ssize_t n;
 
 		if (poll(&p, 1, send_due()) <= 0)
