@@ -200,7 +200,10 @@ class L1:
 
     def sh(self, script, timeout=60):
         """Run a shell script in it; its output, or LabError with its complaint."""
-        done = self.run(["sh", "-euc", script], timeout=timeout)
+        try:
+            done = self.run(["sh", "-euc", script], timeout=timeout)
+        except subprocess.TimeoutExpired as err:
+            raise LabError(f"{self.name} did not answer within {timeout} s (a busy machine?)") from err
         if done.returncode:
             raise LabError(f"{self.name}: `{script}` ended with {done.returncode}: "
                            f"{(done.stderr or done.stdout).strip()[-400:]}")

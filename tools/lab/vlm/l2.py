@@ -81,7 +81,8 @@ def start(l1, node="/dev/vhost-vdpa-0", incoming=False):
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
     l1.sh("modprobe kvm ignore_msrs=1 report_ignored_msrs=0; if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; "
           "rm -f /virtio-lm/run/l2.*.log; ulimit -l unlimited; "
-          f"setsid {line} </dev/null >/virtio-lm/run/l2.qemu.log 2>&1 & echo $! >/run/l2.pid")
+          f"setsid {line} </dev/null >/virtio-lm/run/l2.qemu.log 2>&1 & echo $! >/run/l2.pid",
+          timeout=240)
     try:
         qmp(l1).close()
     except QMPError as err:
