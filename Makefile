@@ -41,7 +41,7 @@ check:
 	@$(LAB) check $(OPTIONS) $(TESTS)
 
 kselftest:
-	@$(LAB) check $(OPTIONS) kselftest
+	@$(LAB) check $(OPTIONS) kselftest kselftest-log
 
 lab:
 	@$(LAB) --help

@@ -73,6 +73,22 @@ def make_lab(**changes):
     return tap.make_lab(devices=2, device_props=f"{PROPS};{PROPS},page-per-vq=on", **changes)
 
 
+def run_function(t, lab, function, what, require, slow=1, words=()):
+    """Run them on a function of ours with a peer on its wire. words: for `vdpa dev add`."""
+    l1 = lab.l1s[0]
+    hook = f"python3 -m vlm --run {lab.run_dir} link {l1.name} {function}"
+    with open(f"{lab.run_dir}/wire_peer.{function}.log", "w", encoding="utf-8") as log:
+        peer = subprocess.Popen([f"{lab.config.tools}/kselftest/wire_peer", "-i",
+                                 l1.data_tap(function), "--link-hook", hook],
+                                stdout=log, stderr=log, preexec_fn=die_with_parent)
+        l2.take_over(l1, function, NAME, None, words)
+        run(t, l1, what, require, slow)
+        t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
+        peer.kill()
+        peer.wait()
+    l1.sh(f"vdpa dev del {NAME}")
+
+
 def run_all(t, lab, slow=1):
     """Run them on all kinds of parents. slow: how many times slower than usual the kernel is."""
     l1 = lab.l1s[0]
@@ -82,14 +98,4 @@ def run_all(t, lab, slow=1):
 
     for function, what, require in ((0, "virtio_lm", "peer,link"),
                                     (1, "virtio_lm page-per-vq", "peer,link,doorbell")):
-        hook = f"python3 -m vlm --run {lab.run_dir} link {l1.name} {function}"
-        with open(f"{lab.run_dir}/wire_peer.{function}.log", "w", encoding="utf-8") as log:
-            peer = subprocess.Popen([f"{lab.config.tools}/kselftest/wire_peer", "-i",
-                                     l1.data_tap(function), "--link-hook", hook],
-                                    stdout=log, stderr=log, preexec_fn=die_with_parent)
-            l2.take_over(l1, function, NAME, None)
-            run(t, l1, what, require, slow)
-            t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
-            peer.kill()
-            peer.wait()
-        l1.sh(f"vdpa dev del {NAME}")
+        run_function(t, lab, function, what, require, slow)

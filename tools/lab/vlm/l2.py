@@ -20,13 +20,14 @@ MIGRATION_SECONDS = 240
 UP_LINE = "lab: l2 is up"
 
 
-def take_over(l1, function=0, name="vdpa0", mac=MAC):
+def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
     """Give L1's function to the driver and make the vDPA device of it; its /dev node.
 
-    Both ends of a migration get L2's MAC: it is L2's address that moves.
+    Both ends of a migration get L2's MAC: it is L2's address that moves. words are what else
+    `vdpa dev add` is to know.
     """
     driver = ["-d", l1.config.driver] if l1.config.driver else []
-    words = ["/virtio-lm/src/tools/lab/l1-vdpa", *driver, l1.pci(function), name]
+    words = ["/virtio-lm/src/tools/lab/l1-vdpa", *driver, l1.pci(function), name, *words]
     if mac:
         words += ["mac", mac]
     return l1.sh(shlex.join(words)).strip().splitlines()[-1]

@@ -24,6 +24,7 @@ class Config:
     kernel: str = ""
     driver: str = ""
     simulator: str = ""
+    log_modules: str = ""
     tools: str = ""
     l2_qemu: str = ""
     l2_kernel: str = ""
