@@ -552,6 +552,33 @@ TEST_F(log, unmapped_in_use)
 	expect_logged(_metadata, a, &self->tx);
 }
 
+/* Other memory where the bitmap was: that is where the bits are, and no longer in the old one */
+TEST_F(log, remapped)
+{
+	struct vdpa *v = &self->v;
+	struct bitmap *a = &self->a, *b = &self->b;
+	int i;
+
+	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, bitmap_unmap(b));
+	b->iova = a->iova;
+	for (i = 0; i < 10; i++) {
+		struct bitmap *now = i % 2 ? b : a, *before = i % 2 ? a : b;
+
+		ASSERT_EQ(0, bitmap_log(now));
+		expect_logged(_metadata, now, &self->tx);
+		EXPECT_EQ(0, bitmap_take(before, NULL, NULL)) {
+			TH_LOG("the device writes to memory that is unmapped");
+		}
+		if (i % 4 < 2)	/* else the log ends by the unmap */
+			ASSERT_EQ(0, log_set(v, 0, 0));
+		ASSERT_EQ(0, bitmap_unmap(now));
+		ASSERT_EQ(0, bitmap_map(before));
+		if (i % 4 >= 2)
+			expect_fault(_metadata, v);
+	}
+}
+
 /*
  * Mappings are removed as a whole, contiguous memory being one. So a page that
  * the bitmap is not in may take the bitmap away. Whether it does, the log tells.
