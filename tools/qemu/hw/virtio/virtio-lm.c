@@ -228,6 +228,7 @@ static void virtio_lm_set_ring_state(VirtIOLM *lm, unsigned n, uint32_t val)
 
 void virtio_lm_queue_enabled(VirtIOLM *lm, int n)
 {
+    trace_virtio_lm_queue_enabled(lm->vdev, n);
     if (lm->staged[n] && virtio_lm_queue_has_ring(lm, n)) {
         lm->staged[n] = false;
         virtio_lm_apply_ring_state(lm, n, lm->ring_state[n]);
