@@ -2,10 +2,10 @@
 /*
  * L0's peer of the agent: peer ADDRESS L2 RATE
  *
- * Waits for L2's stream, then sends L2 its own at RATE packets per second. Prints
- * a line of key=value pairs each second, and one for each gap that is longer than
- * GAP_NS. SIGTERM: it sends no more, waits until
- * what is under way has arrived, prints a last line and ends.
+ * Waits for L2's stream, then sends L2 its own at RATE packets per second, and half as
+ * many that L2 holds back before it looks at them. Prints a line of key=value pairs each
+ * second, and one for each gap that is longer than GAP_NS. SIGTERM: it sends no more, waits
+ * until what is under way has arrived, prints a last line and ends.
  *
  * out is the direction L0 to L2, in the direction L2 to L0. L2's count of what it has
  * got comes back in L2's own packets.
@@ -91,6 +91,9 @@ static void line(const char *what, uint64_t begin_ns, const struct sender *s,
 	print_pair("pages_checked", l2->pages_checked);
 	print_pair("pages_bad", l2->pages_bad);
 	print_pair("passes", l2->passes);
+	print_pair("held", l2->held);
+	print_pair("held_bad", l2->held_bad);
+	print_pair("held_until_ms", when_ms(l2->held_until_ns, begin_ns));
 	printf("\n");
 }
 
@@ -102,7 +105,9 @@ int main(int argc, char **argv)
 	struct progress g = {};
 	uint64_t begin_ns, line_ns, out_session = 0;
 	uint64_t stop_ns = 0;
-	struct sender s;
+	struct sender s, held;
+	int no_checksum = 1;
+	unsigned int rate;
 	uint8_t packet[2048];
 	struct header h;
 	ssize_t length;
@@ -114,7 +119,15 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
-	sender_init(&s, stream_socket(argv[1]), argv[2], (unsigned int)strtoul(argv[3], NULL, 0));
+	rate = (unsigned int)strtoul(argv[3], NULL, 0);
+	sender_init(&s, stream_socket(argv[1], STREAM_PORT, STREAM_ROOM), argv[2], STREAM_PORT, rate);
+	sender_init(&held, stream_socket(argv[1], HELD_PORT, STREAM_ROOM), argv[2], HELD_PORT,
+		    rate > 1 ? rate / 2 : 1);
+	/* a damaged packet is to be seen, not to be dropped by L2's kernel */
+	if (setsockopt(held.fd, SOL_SOCKET, SO_NO_CHECK, &no_checksum, sizeof(no_checksum))) {
+		perror("SO_NO_CHECK");
+		return 1;
+	}
 	begin_ns = now_ns();
 	line_ns = begin_ns + LINE_NS;
 
@@ -144,10 +157,12 @@ int main(int argc, char **argv)
 			stop_ns = now;
 		if (stop_ns && (now - stop_ns > QUIET_NS || !r.sessions))
 			break;
-		if (r.sessions && !stop_ns)
+		if (r.sessions && !stop_ns) {
 			sender_run(&s, &r, &mine);
-		else
+			sender_run(&held, &r, &mine);
+		} else {
 			s.next_ns = now + s.interval_ns;
+		}
 		if (now >= line_ns) {
 			line_ns += LINE_NS;
 			line("now", begin_ns, &s, &r, &l2, &g);

@@ -22,10 +22,12 @@
 #include <unistd.h>
 
 #define STREAM_PORT		7001
+#define HELD_PORT		7002
 #define STREAM_MAGIC		0x4d4c5354u
 #define STREAM_MIN		64	/* bytes of UDP payload */
 #define STREAM_MAX		1400
 #define STREAM_WINDOW		65536	/* how far back a duplicate is told from a latecomer */
+#define STREAM_ROOM		(8 << 20)	/* bytes of a socket's receive buffer */
 
 #define NSEC_PER_SEC		1000000000ull
 
@@ -39,6 +41,9 @@ struct report {
 	uint64_t pages_checked;
 	uint64_t pages_bad;
 	uint64_t passes;	/* times that the whole of the memory was checked */
+	uint64_t held;		/* packets that lay in L2's memory before they were looked at */
+	uint64_t held_bad;	/* and were not what was sent then */
+	uint64_t held_until_ns;	/* when the last of them was sent, by the sender's clock */
 };
 
 /* Both ends are x86: the fields are as they are in memory */
@@ -124,13 +129,13 @@ static inline size_t pattern_part(size_t offset, size_t length)
 	return length - offset < sizeof(uint64_t) ? length - offset : sizeof(uint64_t);
 }
 
-static inline int stream_socket(const char *address)
+static inline int stream_socket(const char *address, uint16_t port, int room)
 {
 	struct sockaddr_in here = {
 		.sin_family = AF_INET,
-		.sin_port = htons(STREAM_PORT),
+		.sin_port = htons(port),
 	};
-	int fd, room = 1 << 20;
+	int fd;
 
 	if (inet_pton(AF_INET, address, &here.sin_addr) != 1) {
 		fprintf(stderr, "%s is not an IPv4 address\n", address);
@@ -149,12 +154,13 @@ static inline int stream_socket(const char *address)
 	return fd;
 }
 
-static inline void sender_init(struct sender *s, int fd, const char *to, unsigned int rate)
+static inline void sender_init(struct sender *s, int fd, const char *to, uint16_t port,
+			       unsigned int rate)
 {
 	memset(s, 0, sizeof(*s));
 	s->fd = fd;
 	s->to.sin_family = AF_INET;
-	s->to.sin_port = htons(STREAM_PORT);
+	s->to.sin_port = htons(port);
 	if (inet_pton(AF_INET, to, &s->to.sin_addr) != 1 || !rate || rate > 1000000) {
 		fprintf(stderr, "bad address %s or rate %u\n", to, rate);
 		exit(2);
