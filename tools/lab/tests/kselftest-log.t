@@ -4,10 +4,6 @@
 ours, on the set of modules that tools/linux/modules-log builds in place of the kernel's."""
 from vlm import kselftest, net, tap
 
-LOAD = """
-modprobe -a irqbypass vhost_iotlb vhost virtio_pci_modern_dev
-for module in vdpa vhost_vdpa virtio_lm_vdpa; do insmod $1/$module.ko; done
-"""
 UNLOAD = "rmmod virtio_lm_vdpa vhost_vdpa vdpa"
 # MAC, MRG_RXBUF, STATUS, INDIRECT_DESC, EVENT_IDX, VERSION_1, ACCESS_PLATFORM: with indirect
 # descriptors, which are not offered unless they are asked for
@@ -15,12 +11,11 @@ FEATURES = sum(1 << bit for bit in (5, 15, 16, 28, 29, 32, 33))
 # the longest frame that a tap and QEMU take
 MTU = 65521
 
-with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS, driver="") as lab:
+with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS) as lab:
     l1 = lab.l1s[0]
     if not lab.config.log_modules:
         t.skip("the dirty log", "its modules are built for the lab's own kernel alone")
     else:
-        l1.sh(f"set -- {lab.config.log_modules}\n{LOAD}")
         net.ip("link", "set", l1.data_tap(0), "mtu", str(MTU))
         kselftest.run_function(t, lab, 0, "dirty log", "peer,link,log,indirect",
                                words=["device_features", hex(FEATURES)])

@@ -70,7 +70,8 @@ def run(t, l1, what, require, slow):
 
 def make_lab(**changes):
     """A lab with one L1 and what run_all() needs in it."""
-    return tap.make_lab(devices=2, device_props=f"{PROPS};{PROPS},page-per-vq=on", **changes)
+    return tap.make_lab(devices=2, device_props=f"{PROPS};{PROPS},page-per-vq=on",
+                        vdpa_modules="stock", **changes)
 
 
 def run_function(t, lab, function, what, require, slow=1, words=()):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An L1 guest: its QEMU in L0, commands in it over ssh, its kernel log."""
 import ctypes
+import datetime
 import os
 import re
 import shlex
@@ -53,6 +54,7 @@ class L1:
         self.proc = None
         self.started = None
         self.log = f"{run}/{self.name}.qemu.log"
+        self.trace_log = f"{run}/{self.name}.trace.log"
         self.ready_seconds = None
 
     def data_tap(self, function):
@@ -92,6 +94,7 @@ class L1:
                 "-qmp", f"unix:{self.sockets}/{self.name}.qmp,server=on,wait=off",
                 "-kernel", f"{c.kernel}/vmlinux", "-initrd", f"{c.kernel}/l1.gz",
                 "-append", f"{append} {c.append}".strip(),
+                "-msg", "timestamp=on", "-D", self.trace_log, "-trace", "virtio_lm_*",
                 "-device", "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48"]
         if c.kvm:
             args += ["-accel", "kvm", "-cpu", "host"]
@@ -156,6 +159,20 @@ class L1:
             return conn.cmd(command, **args)
         finally:
             conn.close()
+
+    def events(self, *names, since=0.0):
+        """What its vdpa functions have traced of those names: (time in seconds, by the clock
+        of all L1s; name), oldest first."""
+        with open(self.trace_log, encoding="ascii", errors="replace") as file:
+            words = [line.split(" ", 2) for line in file]
+        found = [(datetime.datetime.fromisoformat(event[0]).timestamp(), event[1])
+                 for event in words if len(event) == 3 and event[1] in names]
+        return [event for event in found if event[0] >= since]
+
+    def logging(self):
+        """Does its vdpa function log?"""
+        events = self.events("virtio_lm_log_start", "virtio_lm_log_stop")
+        return bool(events) and events[-1][1] == "virtio_lm_log_start"
 
     def set_link(self, function, up):
         """The link of a vdpa function."""

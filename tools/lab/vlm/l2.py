@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The L2 guest: its QEMU in an L1, on /dev/vhost-vdpa-N; its migration to another L1."""
 import dataclasses
+import re
 import shlex
 import time
 
@@ -18,6 +19,11 @@ AGENT_PAGES = 2000
 AGENT_LINE_SECONDS = 20
 MIGRATION_SECONDS = 240
 UP_LINE = "lab: l2 is up"
+NODE = "/dev/vhost-vdpa-0"
+# a sync of the log, which tells how many pages the device has dirtied since the last one
+PAGES_EVENT = "vhost_vdpa_log_sync"
+BANDWIDTH = 128 << 20
+ENDED = ("completed", "failed", "cancelled")
 
 
 def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
@@ -26,7 +32,9 @@ def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
     Both ends of a migration get L2's MAC: it is L2's address that moves. words are what else
     `vdpa dev add` is to know.
     """
-    driver = ["-d", l1.config.driver] if l1.config.driver else []
+    c = l1.config
+    driver = (["-s", c.log_modules] if c.log_modules and c.vdpa_modules == "log" else
+              ["-d", c.driver] if c.driver else [])
     words = ["/virtio-lm/src/tools/lab/l1-vdpa", *driver, l1.pci(function), name, *words]
     if mac:
         words += ["mac", mac]
@@ -35,26 +43,32 @@ def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
 
 @dataclasses.dataclass
 class Migrated:
-    """What one migration took, in milliseconds, by the source's own account."""
+    """What one migration took."""
     source: str
     destination: str
-    total_ms: int
+    dirty_log: str          # how it was done: device, svq, or unknown to L2's QEMU
+    total_ms: int           # by the source's own account
     downtime_ms: int
-    setup_ms: int
     ram_bytes: int
     dirty_sync_count: int
+    unserved_ms: float      # from the source's last suspend to the destination's last ring enable
+    device_pages: int       # that the device dirtied, by its log; -1 without it
 
     def __str__(self):
-        return (f"{self.source} -> {self.destination}: {self.total_ms / 1000:.1f} s in all, "
+        way = {"device": "device log", "svq": "shadow virtqueues"}.get(self.dirty_log, self.dirty_log)
+        return (f"{self.source} -> {self.destination}, {way}: {self.total_ms / 1000:.1f} s in all, "
                 f"downtime {self.downtime_ms} ms, {self.ram_bytes / 2**20:.0f} MiB sent in "
                 f"{self.dirty_sync_count} passes")
 
 
-def command_line(l1, node, incoming):
+def command_line(l1, node, incoming, dirty_log):
     """L1's QEMU for L2."""
     c = l1.config
     agent = f"{net.L0_DATA},{c.rate},{c.l2_memory // 4},{AGENT_PAGES}"
-    args = [c.l2_qemu or c.qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
+    netdev = f"vhost-vdpa,id=n0,vhostdev={node}"
+    if dirty_log != "auto":
+        netdev += f",x-dirty-log={dirty_log}"
+    args = [c.l2_qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
             "-name", "l2", "-M", "q35", "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host",
             "-smp", "1", "-m", f"{c.l2_memory}M", "-nodefaults", "-display", "none",
             "-vga", "none", "-no-reboot",
@@ -67,18 +81,20 @@ def command_line(l1, node, incoming):
             "-initrd", c.l2_initrd or f"{c.kernel}/l2.gz",
             "-append", f"console=ttyS0 panic=-1 mitigations=off quiet "
                        f"lab.address={net.L2_DATA} lab.agent={agent} {c.l2_append}".strip(),
-            "-netdev", f"vhost-vdpa,id=n0,vhostdev={node}",
+            "-D", "/virtio-lm/run/l2.trace.log", "-trace", "vhost_vdpa_log_*",
+            "-netdev", netdev,
             "-device", "virtio-net-pci,netdev=n0,romfile="]
     if incoming:
         args += ["-incoming", "defer"]
     return args + shlex.split(c.l2_qemu_args)
 
 
-def start(l1, node="/dev/vhost-vdpa-0", incoming=False):
-    """Start L2 in an L1, or the empty shell of one that waits for a migration."""
+def start(l1, node=NODE, incoming=False, dirty_log=None):
+    """Start L2 in an L1, or the empty shell of one that waits for a migration. dirty_log: how
+    it will migrate away (auto, device, svq); None: as the lab is configured."""
     if alive(l1):
         raise LabError(f"{l1.name} runs an L2 already: stop it first")
-    line = shlex.join(command_line(l1, node, incoming))
+    line = shlex.join(command_line(l1, node, incoming, dirty_log or l1.config.dirty_log))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
     l1.sh("modprobe kvm ignore_msrs=1 report_ignored_msrs=0; if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; "
           "rm -f /virtio-lm/run/l2.*.log; ulimit -l unlimited; "
@@ -163,35 +179,104 @@ def stop(l1):
           "while kill -0 $(cat /run/l2.pid) 2>/dev/null; do sleep 0.1; done; rm -f /run/l2.pid; }")
 
 
-def migrate(src, dst, node="/dev/vhost-vdpa-0", **parameters):
-    """Move the running L2 from one L1 to another; the source's QEMU ends."""
-    start(dst, node, incoming=True)
-    there = qmp(dst)
-    here = qmp(src)
+def dirty_log(l1):
+    """How the L2 in that L1 migrates, by its QEMU's word: device or svq; "unknown" where that
+    QEMU knows of one way only."""
+    conn = qmp(l1)
     try:
-        there.cmd("migrate-incoming", uri=f"tcp:{dst.address}:{MIGRATION_PORT}")
-        if parameters:
-            here.cmd("migrate-set-parameters", **parameters)
-        here.cmd("migrate", uri=f"tcp:{dst.address}:{MIGRATION_PORT}")
-        end = time.monotonic() + MIGRATION_SECONDS
-        while True:
-            info = here.cmd("query-migrate")
-            if info.get("status") in ("completed", "failed", "cancelled"):
-                break
-            if time.monotonic() > end:
-                here.cmd("migrate_cancel")
-                raise LabError(f"migration not done within {MIGRATION_SECONDS} s, cancelled: {info}")
-            time.sleep(0.1)
-        if info["status"] != "completed":
-            raise LabError(f"migration {info['status']}: {info.get('error-desc', complaint(src))}")
-        while (status := there.cmd("query-status")["status"]) != "running":
-            if time.monotonic() > end:
-                raise LabError(f"L2 did not run on in {dst.name}, it is {status}: {complaint(dst)}")
-            time.sleep(0.05)
+        text = conn.cmd("human-monitor-command", command_line="info network")
     finally:
-        here.close()
-        there.close()
-    stop(src)
-    ram = info["ram"]
-    return Migrated(src.name, dst.name, info["total-time"], info["downtime"],
-                    info.get("setup-time", 0), ram["transferred"], ram["dirty-sync-count"])
+        conn.close()
+    found = re.search(r"dirty-log=(\w+)", text)
+    return found.group(1) if found else "unknown"
+
+
+def traced(l1, event):
+    """The lines of that event that the QEMU of the L2 in that L1 has traced."""
+    try:
+        with open(f"{l1.share}/l2.trace.log", encoding="ascii", errors="replace") as file:
+            return [line for line in file if line.startswith(event + " ")]
+    except FileNotFoundError:
+        return []
+
+
+class Migration:
+    """L2 on its way from one L1 to another, step by step. Use as a context manager.
+
+    capabilities are switched on at the source, and parameters set there, as QMP names them.
+    to_be: how L2 will migrate from the destination. stopped: the destination's QEMU is stopped
+    before it can answer.
+    """
+
+    def __init__(self, src, dst, capabilities=(), to_be=None, stopped=False, **parameters):
+        self.src = src
+        self.dst = dst
+        self.way = dirty_log(src)
+        start(dst, incoming=True, dirty_log=to_be)
+        self.there = qmp(dst)
+        self.here = qmp(src)
+        self.cmd("migrate-set-capabilities", capabilities=[
+            {"capability": name, "state": name in capabilities} for name in ("pause-before-switchover",)])
+        # it keeps what an earlier migration has set
+        self.cmd("migrate-set-parameters", **{"max_bandwidth": BANDWIDTH, **parameters})
+        uri = f"tcp:{dst.address}:{MIGRATION_PORT}"
+        self.there.cmd("migrate-incoming", uri=uri)
+        if stopped:
+            dst.sh("kill -STOP $(cat /run/l2.pid)")
+        self.begin = time.time()
+        self.pages = len(traced(src, PAGES_EVENT))
+        self.cmd("migrate", uri=uri)
+
+    def cmd(self, command, /, **args):
+        """Run a command of the source's QEMU."""
+        return self.here.cmd(command, **args)
+
+    def info(self):
+        """What the source tells of the migration."""
+        return self.cmd("query-migrate")
+
+    def wait(self, *states, seconds=MIGRATION_SECONDS, reached=lambda info: True):
+        """Wait until the migration is in one of those states, and reached(info); the info."""
+        end = time.monotonic() + seconds
+        while True:
+            info = self.info()
+            if info.get("status") in states and reached(info):
+                return info
+            if info.get("status") in ENDED:
+                raise LabError(f"migration {info['status']}, not {' or '.join(states)}: "
+                               f"{info.get('error-desc', complaint(self.src))}")
+            if time.monotonic() > end:
+                self.cmd("migrate_cancel")
+                raise LabError(f"migration not {' or '.join(states)} within {seconds} s: {info}")
+            time.sleep(0.05)
+
+    def finish(self):
+        """Wait for its good end; the source's QEMU ends. What it took."""
+        info = self.wait("completed")
+        end = time.monotonic() + MIGRATION_SECONDS
+        while (status := self.there.cmd("query-status")["status"]) != "running":
+            if time.monotonic() > end:
+                raise LabError(f"L2 did not run on in {self.dst.name}, it is {status}: "
+                               f"{complaint(self.dst)}")
+            time.sleep(0.05)
+        suspends = self.src.events("virtio_lm_suspend", since=self.begin)
+        enables = self.dst.events("virtio_lm_queue_enabled", since=self.begin)
+        unserved = (enables[-1][0] - suspends[-1][0]) * 1000 if suspends and enables else -1
+        pages = [int(line.rsplit(" ", 1)[1]) for line in traced(self.src, PAGES_EVENT)[self.pages:]]
+        stop(self.src)
+        return Migrated(self.src.name, self.dst.name, self.way, info["total-time"],
+                        info["downtime"], info["ram"]["transferred"],
+                        info["ram"]["dirty-sync-count"], unserved, sum(pages) if pages else -1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.here.close()
+        self.there.close()
+
+
+def migrate(src, dst, to_be=None):
+    """Move the running L2 from one L1 to another. to_be: how it will migrate from there."""
+    with Migration(src, dst, to_be=to_be) as migration:
+        return migration.finish()

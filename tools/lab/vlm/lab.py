@@ -25,8 +25,10 @@ class Config:
     driver: str = ""
     simulator: str = ""
     log_modules: str = ""
+    vdpa_modules: str = "log"
     tools: str = ""
-    l2_qemu: str = ""
+    l2_qemu: str = "/virtio-lm/cache/qemu/log/bin/qemu-system-x86_64"
+    dirty_log: str = "auto"
     l2_kernel: str = ""
     l2_initrd: str = ""
     l1s: int = 1
@@ -51,7 +53,7 @@ class Config:
             raise LabError("an L1 needs at least 2 vCPUs: with one, TCG turns the guest's atomic "
                            "exchange into a load and a store, and bits that the device sets in "
                            "between are lost")
-        for what in self.qemu, f"{self.kernel}/vmlinux":
+        for what in self.qemu, self.l2_qemu, f"{self.kernel}/vmlinux":
             if not os.path.exists(what):
                 raise LabError(f"{what} does not exist in the tree")
 

@@ -34,6 +34,11 @@ def create():
         ip("link", "set", bridge, "up")
 
 
+def isolate(name, off):
+    """Cut a port off from all others that are cut off, or undo that."""
+    subprocess.run(["bridge", "link", "set", "dev", name, "isolated", "on" if off else "off"], check=True)
+
+
 def tap(name, bridge, queues=1):
     """Make a tap that is a port of the bridge."""
     ip("tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if queues > 1 else []))

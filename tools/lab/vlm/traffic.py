@@ -6,6 +6,9 @@ import time
 from . import net
 from .l1 import LabError, die_with_parent
 
+# peer.c lists gaps from this on
+SHORT_GAP_MS = 250
+
 
 class Traffic:
     """The stream in both directions, from construction to finish()."""
@@ -53,14 +56,38 @@ class Traffic:
                          and c["in_received"] > then["in_received"] + 50, seconds)
 
     def wait_pass(self, seconds=120):
-        """Wait until every page of the agent's memory was checked once more, from now."""
-        then = self.counts()["passes"]
+        """Wait until every page of the agent's memory was checked once more, from now, and
+        every packet that it holds."""
+        then = self.counts()
         # the pass that is under way began before
         return self.wait("a whole pass over L2's memory",
-                         lambda c: c["passes"] >= then + 2, seconds)
+                         lambda c: c["passes"] >= then["passes"] + 2
+                         and c["held_until_ms"] >= then["seconds"] * 1000, seconds)
 
     def finish(self):
         """Stop sending, wait for what is under way; the final counters."""
         self.proc.terminate()
         self.proc.wait(timeout=15)
         return self.counts()
+
+
+def account(t, traffic, rate, gaps):
+    """End the traffic, and promise what must hold of it: no packet is doubled, reordered or damaged,
+    none that L2 sent is lost, and every page of its memory holds what was written to it.
+
+    What comes while L2 is nowhere, or until the bridge has learnt where it is, is lost: as much
+    as was sent in the gaps. gaps: how many there may be that are too short to be listed.
+    """
+    counts = traffic.finish()
+    t.note(" ".join(f"{k}={v}" for k, v in counts.items()))
+    for prefix, name in ("in_", "L2 to L0"), ("out_", "L0 to L2"):
+        t.equal(counts[prefix + "duplicate"], 0, f"{name}: no packet comes twice")
+        t.equal(counts[prefix + "late"], 0, f"{name}: no packet comes out of sequence")
+        t.equal(counts[prefix + "corrupt"], 0, f"{name}: no packet is damaged")
+    t.equal(counts["in_lost"], 0, "L2 to L0: no packet is lost")
+    may_lose = (traffic.gaps_ms("out") + gaps * SHORT_GAP_MS) * rate // 1000
+    t.at_most(counts["out_lost"], may_lose, "L0 to L2: only what came while L2 was nowhere is lost")
+    t.equal(counts["pages_bad"], 0, "every page of L2's memory was right whenever it was looked at")
+    t.ok(counts["held"] > 0, "packets were held in the buffers that the device had written")
+    t.equal(counts["held_bad"], 0, "and each of them was still there and intact afterwards")
+    t.equal(counts["in_sessions"], 1, "L2 is the same all along: its agent never started anew")

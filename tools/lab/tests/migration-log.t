@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands:
+the device logs the pages that it dirties. Under traffic in both directions, all the while."""
+import os
+
+from vlm import l2, tap
+from vlm.traffic import Traffic, account
+
+# there and back
+ROUNDS = int(os.environ.get("LM_ROUNDS", "5"))
+
+with tap.Tap() as t, tap.make_lab(l1s=2, dirty_log="device") as lab:
+    here, there = lab.l1s
+    for l1 in here, there:
+        l2.take_over(l1)
+    l2.start(here)
+    t.equal(l2.dirty_log(here), "device", "L2's QEMU says that it migrates by the device's log")
+    t.note(f"L2 up after {l2.wait_up(here):.1f} s")
+    traffic = Traffic(f"{lab.config.tools}/peer", lab.config.rate, f"{lab.run_dir}/traffic.log")
+    traffic.wait_both_ways()
+    traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
+    t.equal(here.events("virtio_lm_log_start"), [], "the device does not log before a migration")
+
+    for n in range(ROUNDS):
+        for src, dst in (here, there), (there, here):
+            way = f"round {n + 1}, {src.name} to {dst.name}"
+            moved = l2.migrate(src, dst)
+            t.note(f"{moved}; unserved {moved.unserved_ms:.0f} ms")
+            t.equal(l2.running(dst), "running", f"{way}: L2 runs on the destination")
+            t.equal(l2.running(src), None, f"{way}: and nowhere else")
+            t.ok(moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
+            t.ok(not src.logging() and not dst.logging(), f"{way}: no device logs any more")
+            traffic.wait_both_ways()
+            counts = traffic.wait_pass()
+            t.equal((counts["pages_bad"], counts["held_bad"]), (0, 0), f"{way}: every page of L2's memory is intact")
+
+    account(t, traffic, lab.config.rate, 2 * ROUNDS)
+    l2.stop(here)
+    t.clean_logs(lab)
