@@ -9,12 +9,15 @@ DRIVER := drivers/vdpa/virtio_lm
 OPTIONS ?=
 # for check: the tests to run, files of tools/lab/tests without .t
 TESTS ?=
+# for demo: device or svq
+LOG ?=
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-lm
 
 help:
 	@echo "The lab (root; sets itself up in $(CACHE)):"
 	@echo "  make demo             two L1 guests, an L2 on /dev/vhost-vdpa-0 of one, with traffic,"
-	@echo "                        migrated live to the other; a short report"
+	@echo "                        migrated live to the other on the device's dirty log, and back by"
+	@echo "                        shadow virtqueues; LOG=device or LOG=svq for one of the two"
 	@echo "  make check            every test; TESTS=\"migration lab\" for some"
 	@echo "  make kselftest        the kselftests alone, in an L1"
 	@echo "  make setup            tree, kernel images, driver, QEMU: all that the above need"
@@ -35,7 +38,7 @@ setup:
 	@$(LAB) setup
 
 demo:
-	@$(LAB) demo $(OPTIONS)
+	@$(LAB) demo $(if $(LOG),--dirty-log $(LOG)) $(OPTIONS)
 
 check:
 	@$(LAB) check $(OPTIONS) $(TESTS)

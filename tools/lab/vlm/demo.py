@@ -1,60 +1,93 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""make demo: an L2 guest with traffic migrates live from one L1 to another."""
+"""make demo: an L2 guest with traffic migrates live from one L1 to another on the dirty log of
+the device, and back by shadow virtqueues; both side by side."""
 import time
 
-from . import l2, net
+from . import l2
 from .lab import Lab, say
 from .traffic import Traffic
 
+NAMES = {"device": "device log", "svq": "shadow virtqueues"}
 
-def direction(counts, prefix):
-    """One line about one direction of the traffic."""
-    at = counts[prefix + "gap_at_ms"] / 1000
-    return (f"{counts[prefix + 'sent']} sent, {counts[prefix + 'received']} received, "
-            f"{counts[prefix + 'lost']} lost, {counts[prefix + 'duplicate']} doubled, "
-            f"{counts[prefix + 'late']} late, {counts[prefix + 'corrupt']} corrupt; "
-            f"longest gap {counts[prefix + 'gap_ms']} ms, {at:.1f} s after the start")
+
+def packets(counts, prefix):
+    """What went wrong in one direction."""
+    return (f"{counts[prefix + 'lost']}, {counts[prefix + 'late']}, {counts[prefix + 'duplicate']}, "
+            f"{counts[prefix + 'corrupt']} of {counts[prefix + 'sent']}")
+
+
+# (what, the text for a Migrated and the counts of the traffic meanwhile)
+ROWS = (
+    ("total time", lambda m, c: f"{m.total_ms / 1000:.1f} s"),
+    ("downtime, by QEMU's account", lambda m, c: f"{m.downtime_ms} ms"),
+    ("  last suspend to last ring enable", lambda m, c: f"{m.unserved_ms:.0f} ms"),
+    ("  longest gap in packets to L2", lambda m, c: f"{c['out_gap_ms']} ms"),
+    ("  longest gap in packets from L2", lambda m, c: f"{c['in_gap_ms']} ms"),
+    ("to L2: lost, late, doubled, corrupt", lambda m, c: packets(c, "out_")),
+    ("from L2: lost, late, doubled, corrupt", lambda m, c: packets(c, "in_")),
+    ("slowest answer", lambda m, c: f"{c['rtt_max_ms']} ms"),
+    ("sent", lambda m, c: f"{m.ram_bytes / 2**20:.0f} MiB in {m.dirty_sync_count} passes"),
+    ("pages the device dirtied", lambda m, c: str(m.device_pages) if m.device_pages >= 0 else "not told"),
+    ("L2's pages checked, bad", lambda m, c: f"{c['pages_checked']}, {c['pages_bad']}"),
+    ("packets held in L2's memory, bad", lambda m, c: f"{c['held']}, {c['held_bad']}"),
+)
+
+
+def good(counts):
+    """Was everything as it should be?"""
+    wrong = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
+             "out_late", "in_late", "in_lost")
+    return not any(counts[name] for name in wrong) and counts["in_sessions"] == 1
+
+
+def leg(lab, src, dst, to_be):
+    """One migration under traffic of its own: a Migrated and the traffic's counts."""
+    config = lab.config
+    traffic = Traffic(f"{config.tools}/peer", config.rate, f"{lab.run_dir}/traffic.{src.name}.log")
+    traffic.wait_both_ways()
+    say(f"traffic in both directions, {config.rate} packets/s each; next: one pass over L2's memory")
+    before = traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
+    way = l2.dirty_log(src)
+    say(f"migrating L2 from {src.name} to {dst.name}, under traffic, by {NAMES.get(way, way)}")
+    moved = l2.migrate(src, dst, to_be)
+    say(str(moved))
+    traffic.wait_both_ways()
+    say("traffic goes on in both directions; next: every page of L2's memory is checked")
+    traffic.wait_pass()
+    counts = traffic.finish()
+    counts["pages_checked"] -= before["pages_checked"]
+    return moved, counts
 
 
 def run(config, run_dir):
     """The demonstration; its exit status."""
     begin = time.monotonic()
+    ways = ("device", "svq") if config.dirty_log == "auto" else (config.dirty_log,)
+    legs = []
     with Lab(config, run_dir) as lab:
         src, dst = lab.l1s[:2]
         for l1 in src, dst:
             say(f"{l1.name}: the driver takes the function over: {l2.take_over(l1)}")
-        say(f"booting L2 in {src.name} on /dev/vhost-vdpa-0, about 20 s without KVM")
-        l2.start(src)
+        say(f"booting L2 in {src.name} on {l2.NODE}, about 20 s without KVM")
+        l2.start(src, dirty_log=ways[0])
         say(f"L2 is up after {l2.wait_up(src):.1f} s")
-        traffic = Traffic(f"{config.tools}/peer", config.rate, f"{run_dir}/traffic.log")
-        traffic.wait_both_ways()
-        say(f"traffic in both directions, {config.rate} packets/s each; next: one pass over L2's memory")
-        before = traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
-        say(f"migrating L2 from {src.name} to {dst.name}, under traffic, by shadow virtqueues")
-        moved = l2.migrate(src, dst)
-        say(str(moved))
-        traffic.wait_both_ways()
-        say("traffic goes on in both directions; next: every page of L2's memory is checked")
-        traffic.wait_pass()
-        counts = traffic.finish()
-        l2.stop(dst)
+        for n in range(len(ways)):
+            legs.append(leg(lab, src, dst, ways[-1]))
+            src, dst = dst, src
+        l2.stop(src)
         found = lab.stop()
-    pages = counts["pages_checked"] - before["pages_checked"]
-    print(f"""
-An L2 guest ({config.l2_memory} MiB) on /dev/vhost-vdpa-0, migrated live from {moved.source} to {moved.destination}
-  migration       {moved.total_ms / 1000:.1f} s in all, downtime {moved.downtime_ms} ms, {moved.ram_bytes / 2**20:.0f} MiB in {moved.dirty_sync_count} passes
-  L0 to L2        {direction(counts, "out_")}
-  L2 to L0        {direction(counts, "in_")}
-  slowest answer  {counts["rtt_max_ms"]} ms
-  L2's memory     {counts["pages_checked"]} page checks, {pages} since the migration began; {counts["pages_bad"]} bad
-  kernel logs     {"clean" if not found else ""}{"; ".join(f"{k}: {len(v)} findings" for k, v in found.items())}
-  all of it took  {time.monotonic() - begin:.0f} s""")
-    good = (counts["pages_bad"] == 0 and counts["out_corrupt"] == 0 and counts["in_corrupt"] == 0
-            and counts["out_duplicate"] == 0 and counts["in_duplicate"] == 0
-            and counts["in_sessions"] == 1 and not found)
-    if not good:
-        for name, lines in found.items():
-            for line in lines:
-                print(f"  {name}: {line}")
-        print("NOT as it should be, see above")
-    return 0 if good else 1
+
+    print(f"\nAn L2 guest ({config.l2_memory} MiB) on {l2.NODE}, migrated live between "
+          f"{' and '.join(l1.name for l1 in lab.l1s[:2])}\n")
+    print(f"  {'':38}" + "".join(f"{NAMES.get(moved.dirty_log, moved.dirty_log):24}" for moved, _ in legs))
+    for what, text in ROWS:
+        print(f"  {what:38}" + "".join(f"{text(moved, counts):24}" for moved, counts in legs).rstrip())
+    print(f"\n  {'kernel logs':38}" + ("; ".join(f"{k}: {len(v)} findings" for k, v in found.items()) or "clean"))
+    print(f"  {'all of it took':38}{time.monotonic() - begin:.0f} s")
+    if not found and all(good(counts) for _, counts in legs):
+        return 0
+    for name, lines in found.items():
+        for line in lines:
+            print(f"  {name}: {line}")
+    print("NOT as it should be, see above")
+    return 1
