@@ -68,6 +68,9 @@ static void virtio_lm_log_pages(VirtIOLM *lm, uint64_t page, uint64_t last)
             if (page / 8 == last / 8) {
                 bits &= 0xff >> (7 - last % 8);
             }
+            if (unlikely(lm->hostile.on)) {
+                bits = virtio_lm_hostile_log(lm, qatomic_read(&map[n]), bits);
+            }
             /* An ordered one: who finds the bit set must find the data too */
             qatomic_or(&map[n], bits);
             page = QEMU_ALIGN_DOWN(page, 8) + 8;
@@ -124,6 +127,7 @@ static void virtio_lm_log_start(VirtIOLM *lm, uint8_t mode)
     lm->log_base = lm->base;
     lm->log_end = lm->end;
     lm->logging = mode;
+    lm->hostile.logged = 0;
     trace_virtio_lm_log_start(lm->vdev, lm->log_base, lm->log_end);
 }
 
@@ -154,7 +158,7 @@ void virtio_lm_kick(VirtIOLM *lm)
     }
 }
 
-static void virtio_lm_suspend(VirtIOLM *lm)
+void virtio_lm_suspend(VirtIOLM *lm)
 {
     if (lm->suspended) {
         return;
@@ -328,6 +332,9 @@ static void virtio_lm_write(void *opaque, hwaddr addr, uint64_t val,
         }
         break;
     case VIRTIO_LM_DEV_CTRL:
+        if (virtio_lm_hostile_dev_ctrl(lm, val & VIRTIO_LM_DEV_CTRL_SUSPEND)) {
+            break;
+        }
         if (val & VIRTIO_LM_DEV_CTRL_SUSPEND) {
             virtio_lm_suspend(lm);
         } else {
@@ -388,6 +395,7 @@ void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev)
 
 void virtio_lm_reset(VirtIOLM *lm)
 {
+    virtio_lm_hostile_reset(lm);
     virtio_lm_resume(lm);
     virtio_lm_log_stop(lm);
     lm->base = 0;

@@ -162,5 +162,6 @@ void lm_add_log_tests(void);
 void lm_add_suspend_tests(void);
 void lm_add_migrate_tests(void);
 void lm_add_iommu_tests(void);
+void lm_add_hostile_tests(void);
 
 #endif

@@ -591,6 +591,7 @@ int main(int argc, char **argv)
     lm_add_suspend_tests();
     lm_add_migrate_tests();
     lm_add_iommu_tests();
+    lm_add_hostile_tests();
 
     return g_test_run();
 }

@@ -7,6 +7,7 @@
 #define HW_VIRTIO_LM_H
 
 #include "hw/virtio/virtio.h"
+#include "hw/virtio/virtio-lm-hostile.h"
 #include "hw/virtio/virtio-lm-regs.h"
 #include "system/memory.h"
 
@@ -26,6 +27,7 @@
  * @staged: @ring_state waits for its queue to be enabled
  * @ring_state: state of each virtqueue: staged, or on its way through a
  *              migration stream
+ * @hostile: how the device misbehaves, if it was told to
  *
  * All of it is under the BQL, like the data path of virtio-net. That is what
  * makes a switch from one bitmap to another atomic.
@@ -44,6 +46,7 @@ struct VirtIOLM {
     bool loaded;
     bool staged[VIRTIO_LM_MAX_VQS];
     uint32_t ring_state[VIRTIO_LM_MAX_VQS];
+    VirtIOLMHostile hostile;
 };
 
 /* Give @vdev the LM block @lm that @owner embeds, before @vdev is realized */
@@ -51,6 +54,9 @@ void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev);
 
 /* Clear the block, for a virtio reset or an FLR */
 void virtio_lm_reset(VirtIOLM *lm);
+
+/* Stop the device with nothing in flight */
+void virtio_lm_suspend(VirtIOLM *lm);
 
 /* Queue @n was enabled: apply its staged state, and kick it if it may run */
 void virtio_lm_queue_enabled(VirtIOLM *lm, int n);
@@ -81,6 +87,20 @@ static inline void virtio_lm_log(VirtIODevice *vdev, hwaddr iova, hwaddr len)
 static inline bool virtio_lm_suspended(const VirtIODevice *vdev)
 {
     return unlikely(vdev->lm) && vdev->lm->suspended;
+}
+
+/* The address that the device accesses for a buffer at @addr */
+static inline hwaddr virtio_lm_dma_addr(VirtIODevice *vdev, hwaddr addr)
+{
+    return unlikely(vdev->lm) && vdev->lm->hostile.on ?
+           virtio_lm_hostile_dma(vdev->lm, addr) : addr;
+}
+
+/* Is an interrupt that is due not to be raised? */
+static inline bool virtio_lm_drops_irq(VirtIODevice *vdev)
+{
+    return unlikely(vdev->lm) && vdev->lm->hostile.on &&
+           virtio_lm_hostile_irq(vdev->lm);
 }
 
 extern const VMStateDescription vmstate_virtio_lm;
