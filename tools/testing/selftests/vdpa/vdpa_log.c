@@ -14,16 +14,10 @@
 
 #include "kselftest_harness.h"
 #include "log.h"
-#include "vring.h"
+#include "tx.h"
 
-#define SEND_MS		15000
 #define QUIET_MS	30	/* how long a log that is off is watched */
 #define RING		32
-#define FRAME_LEN	76	/* the header, and the least that Ethernet allows */
-#define DRV_OK	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
-		 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
-#define MUST_HAVE (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
-
 #define NO_PAGE		~0ULL
 #define LAST_PAGE	(~0ULL - getpagesize() + 1)	/* of all addresses */
 
@@ -60,44 +54,6 @@ FIXTURE_TEARDOWN(log)
 	vdpa_close(&self->v);
 	bitmap_free(&self->a);
 	bitmap_free(&self->b);
-}
-
-/* Starts the send queue anew */
-static int start(struct vdpa *v, struct vq *tx)
-{
-	int ret;
-
-	vq_set_start(tx, 0);
-	ret = vdpa_negotiate(v, MUST_HAVE);
-	if (!ret)
-		ret = vq_setup(tx, 0);
-	if (!ret)
-		ret = vq_enable(tx, true);
-	return ret ? ret : vdpa_set_status(v, DRV_OK);
-}
-
-/* Frames to nobody, until all have been used */
-static int send_frames(struct vq *tx, unsigned int frames)
-{
-	uint64_t end = deadline(SEND_MS);
-	int slot, ret;
-
-	while (frames || tx->posted) {
-		while (frames && (slot = vq_free_slot(tx)) >= 0) {
-			memset(vq_buf(tx, slot), 0, FRAME_LEN);
-			vq_post(tx, slot, FRAME_LEN);
-			frames--;
-		}
-		vq_kick(tx);
-		while ((ret = vq_reap(tx, NULL)) >= 0)
-			;
-		if (ret != -EAGAIN)
-			return ret;
-		if (expired(end))
-			return -ETIMEDOUT;
-		sleep_ms(1);
-	}
-	return 0;
 }
 
 /* Maps @b page by page, but for the page @odd, which is mapped with @perm, or not at all */
@@ -147,7 +103,7 @@ static void expect_logged(struct __test_metadata *_metadata, struct bitmap *b, s
 	struct seen s;
 
 	take(b, tx);
-	ASSERT_EQ(0, send_frames(tx, 3));
+	ASSERT_EQ(0, tx_send(tx, 3));
 	ASSERT_EQ(0, bitmap_log(b));
 	s = take(b, tx);
 	EXPECT_NE(0, s.used) {
@@ -163,7 +119,7 @@ static void expect_logged(struct __test_metadata *_metadata, struct bitmap *b, s
 static void expect_not_logged(struct __test_metadata *_metadata, struct bitmap *b, struct vq *tx)
 {
 	bitmap_take(b, NULL, NULL);
-	ASSERT_EQ(0, send_frames(tx, 3));
+	ASSERT_EQ(0, tx_send(tx, 3));
 	sleep_ms(QUIET_MS);
 	EXPECT_EQ(0, bitmap_take(b, NULL, NULL)) {
 		TH_LOG("a bitmap is written that is not in use");
@@ -183,7 +139,7 @@ TEST_F(log, feature_not_acked)
 	struct vdpa *v = &self->v;
 	uint64_t without = v->backend & ~BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG);
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
 	EXPECT_EQ(-EOPNOTSUPP, bitmap_log(&self->a));
 	EXPECT_EQ(-EOPNOTSUPP, log_set(v, 0, 0));
@@ -204,7 +160,7 @@ TEST_F(log, owner)
 	pid_t pid;
 	int status;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -231,7 +187,7 @@ TEST_F(log, two_opens)
 	struct vdpa *v = &self->v;
 	int i;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	for (i = 0; i < 10; i++) {
 		EXPECT_EQ(-1, open(v->path, O_RDWR | O_CLOEXEC));
@@ -268,7 +224,7 @@ TEST_F(log, arguments)
 	uint32_t as;
 	size_t i;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
 		struct vhost_vdpa_log log = wrong[i].log;
@@ -301,7 +257,7 @@ TEST_F(log, stop_when_off)
 		EXPECT_EQ(0, log_set(v, 0, 0));
 		EXPECT_EQ(0, log_status(v));
 		if (!i)
-			ASSERT_EQ(0, start(v, &self->tx));
+			ASSERT_EQ(0, tx_start(v, &self->tx));
 	}
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	expect_logged(_metadata, &self->a, &self->tx);
@@ -319,7 +275,7 @@ TEST_F(log, range_not_mapped)
 	const uint64_t page = self->page;
 	uint64_t last;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_log(a));
 	EXPECT_EQ(-EFAULT, log_set(v, 0, page));
 	EXPECT_EQ(-EFAULT, log_set(v, LAST_PAGE, page));
@@ -356,7 +312,7 @@ TEST_F(log, hole)
 	uint64_t hole;
 
 	ASSERT_LE(3, pages);
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_unmap(b));
 	for (hole = 0; hole < pages; hole++) {
 		ASSERT_EQ(0, map_pages(b, hole, 0));
@@ -382,7 +338,7 @@ TEST_F(log, read_only)
 	const uint64_t page = self->page, pages = b->size / page;
 	uint64_t at;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	for (at = 0; at < pages; at++) {
 		ASSERT_EQ(0, bitmap_unmap(b));
 		ASSERT_EQ(0, map_pages(b, at, VHOST_ACCESS_RO));
@@ -417,7 +373,7 @@ TEST_F(log, in_a_batch)
 {
 	struct vdpa *v = &self->v;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	ASSERT_EQ(0, bitmap_unmap(&self->b));
 
@@ -426,7 +382,7 @@ TEST_F(log, in_a_batch)
 	EXPECT_EQ(-EBUSY, bitmap_log(&self->b));
 	EXPECT_EQ(-EBUSY, bitmap_log(&self->a));
 	EXPECT_EQ(0, log_status(v));
-	ASSERT_EQ(0, send_frames(&self->tx, 3));
+	ASSERT_EQ(0, tx_send(&self->tx, 3));
 	ASSERT_EQ(0, log_set(v, 0, 0));
 	EXPECT_NE(0, take(&self->a, &self->tx).used);
 	EXPECT_EQ(-EBUSY, bitmap_log(&self->b));
@@ -493,7 +449,7 @@ TEST_F(log, group_asid)
 	group.index = 0;
 	group.num = 1 << 20;
 	EXPECT_GT(0, vdpa_ioctl(v, VHOST_VDPA_SET_GROUP_ASID, &group));
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	expect_logged(_metadata, &self->a, &self->tx);
 }
 
@@ -503,7 +459,7 @@ TEST_F(log, others_are_unmapped)
 	struct vdpa *v = &self->v;
 	struct bitmap *a = &self->a, *b = &self->b;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_log(a));
 	ASSERT_EQ(0, bitmap_unmap(b));
 	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, a->iova + a->size, self->page, NULL,
@@ -534,7 +490,7 @@ TEST_F(log, unmapped_in_use)
 	};
 	size_t i;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	for (i = 0; i < ARRAY_SIZE(part); i++) {
 		ASSERT_EQ(0, bitmap_log(a));
 		expect_logged(_metadata, a, &self->tx);
@@ -559,7 +515,7 @@ TEST_F(log, remapped)
 	struct bitmap *a = &self->a, *b = &self->b;
 	int i;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, bitmap_unmap(b));
 	b->iova = a->iova;
 	for (i = 0; i < 10; i++) {
@@ -600,7 +556,7 @@ TEST_F(log, unmapped_with_its_neighbour)
 	memset(huge, 0, size);
 	c.words = (uint64_t *)huge;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova, size, huge, VHOST_ACCESS_RW));
 	ASSERT_EQ(0, bitmap_log(&c));
 	for (last = iova + size - page; last >= iova; last -= page) {
@@ -653,13 +609,13 @@ TEST_F(log, unmapped_under_load)
 	pthread_t thread;
 	int i, status;
 
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, keep_logging, &f));
 	for (i = 0; i < 200; i++) {
 		EXPECT_EQ(0, bitmap_unmap(&self->a));
-		EXPECT_EQ(0, send_frames(&self->tx, rng_below(&self->rng, 4)));
+		EXPECT_EQ(0, tx_send(&self->tx, rng_below(&self->rng, 4)));
 		EXPECT_EQ(0, bitmap_map(&self->a));
-		EXPECT_EQ(0, send_frames(&self->tx, rng_below(&self->rng, 4)));
+		EXPECT_EQ(0, tx_send(&self->tx, rng_below(&self->rng, 4)));
 	}
 	__atomic_store_n(&f.stop, true, __ATOMIC_RELEASE);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
@@ -720,17 +676,17 @@ TEST_F_TIMEOUT(log, switched_under_load, 240)
 
 	/* a ring of several pages where there can be one */
 	ASSERT_EQ(0, vq_init(&q, v, 1, v->vq_max, 1, 128, false));
-	ASSERT_EQ(0, start(v, &q));
+	ASSERT_EQ(0, tx_start(v, &q));
 	ASSERT_EQ(0, bitmap_log(map[on]));
 	for (round = 0; round < 300; round++) {
 		struct pages p = { .first = vdpa_iova(v, q.used) / LOG_PAGE };
 		uint16_t from = q.used_idx;
 		int slot, n = 1 + rng_below(&self->rng, q.size);
-		uint64_t end = deadline(SEND_MS);
+		uint64_t end = deadline(TX_MS);
 
 		for (i = 0; i < n && (slot = vq_free_slot(&q)) >= 0; i++) {
-			memset(vq_buf(&q, slot), 0, FRAME_LEN);
-			vq_post(&q, slot, FRAME_LEN);
+			memset(vq_buf(&q, slot), 0, TX_FRAME_LEN);
+			vq_post(&q, slot, TX_FRAME_LEN);
 		}
 		vq_kick(&q);
 		for (i = rng_below(&self->rng, 4); i; i--) {
@@ -765,17 +721,17 @@ TEST_F(log, closed_in_use)
 	int i;
 
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, start(v, &self->tx));
+		ASSERT_EQ(0, tx_start(v, &self->tx));
 		ASSERT_EQ(0, bitmap_log(&self->a));
 		if (i == 1)	/* with a fault that nobody has asked for */
 			ASSERT_EQ(0, log_set(v, LOG_IOVA, self->page));
-		ASSERT_EQ(0, send_frames(&self->tx, 3));
+		ASSERT_EQ(0, tx_send(&self->tx, 3));
 		if (i == 2 && vdpa_can(v, CAP_SUSPEND))
 			ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
 		ASSERT_EQ(0, vdpa_reopen(v));
 		EXPECT_EQ(0, log_status(v));
 		EXPECT_EQ(-EFAULT, bitmap_log(&self->a));
-		ASSERT_EQ(0, start(v, &self->tx));
+		ASSERT_EQ(0, tx_start(v, &self->tx));
 		expect_not_logged(_metadata, &self->a, &self->tx);
 		/* not even where the old one was */
 		ASSERT_EQ(0, bitmap_map(&self->a));
@@ -800,11 +756,11 @@ TEST_F(log, killed_in_use)
 
 		if (vdpa_open(v) || vdpa_mem_init(v, VDPA_IOVA) || bitmap_map(&self->a) ||
 		    vq_init(&tx, v, 1, RING, 1, VQ_BUF_SIZE, false) ||
-		    bitmap_log(&self->a) || start(v, &tx) || send_frames(&tx, 3) ||
+		    bitmap_log(&self->a) || tx_start(v, &tx) || tx_send(&tx, 3) ||
 		    bitmap_log(&self->a) || !take(&self->a, &tx).used)
 			_exit(1);
 		while (vq_free_slot(&tx) >= 0)
-			vq_post(&tx, vq_free_slot(&tx), FRAME_LEN);
+			vq_post(&tx, vq_free_slot(&tx), TX_FRAME_LEN);
 		vq_kick(&tx);
 		kill(getpid(), SIGKILL);
 	}
@@ -819,7 +775,7 @@ TEST_F(log, killed_in_use)
 	EXPECT_EQ(0, vdpa_get_status(v));
 	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
 	ASSERT_EQ(0, vq_init(&self->tx, v, 1, RING, 1, VQ_BUF_SIZE, false));
-	ASSERT_EQ(0, start(v, &self->tx));
+	ASSERT_EQ(0, tx_start(v, &self->tx));
 	expect_not_logged(_metadata, &self->a, &self->tx);
 	ASSERT_EQ(0, bitmap_map(&self->a));
 	ASSERT_EQ(0, bitmap_log(&self->a));
@@ -866,14 +822,14 @@ TEST_F(log, reset)
 
 	for (i = 0; i < 3; i++) {
 		if (i)	/* first without a driver */
-			ASSERT_EQ(0, start(v, &self->tx));
+			ASSERT_EQ(0, tx_start(v, &self->tx));
 		ASSERT_EQ(0, bitmap_log(&self->a));
 		if (i == 2 && vdpa_can(v, CAP_SUSPEND))
 			ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
 		ASSERT_EQ(0, vdpa_reset(v));
 		if (!persist)
 			ASSERT_EQ(0, bitmap_map(&self->a));
-		ASSERT_EQ(0, start(v, &self->tx));
+		ASSERT_EQ(0, tx_start(v, &self->tx));
 		expect_not_logged(_metadata, &self->a, &self->tx);
 		expect_fault(_metadata, v);
 		ASSERT_EQ(0, bitmap_log(&self->a));
@@ -894,12 +850,12 @@ TEST_F(log, suspend)
 
 	NEED(v, CAP_SUSPEND);
 	NEED(v, CAP_RESUME);
-	ASSERT_EQ(0, start(v, tx));
+	ASSERT_EQ(0, tx_start(v, tx));
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	for (i = 0; i < 10; i++) {
 		/* with frames under way: when it returns, their bits are there, and all of them */
 		while (vq_free_slot(tx) >= 0)
-			vq_post(tx, vq_free_slot(tx), FRAME_LEN);
+			vq_post(tx, vq_free_slot(tx), TX_FRAME_LEN);
 		vq_kick(tx);
 		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
 		used = take(&self->a, tx).used;
@@ -909,7 +865,7 @@ TEST_F(log, suspend)
 		sleep_ms(QUIET_MS);
 		EXPECT_EQ(0, bitmap_take(&self->a, NULL, NULL));
 		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-		ASSERT_EQ(0, send_frames(tx, 0));
+		ASSERT_EQ(0, tx_send(tx, 0));
 		expect_logged(_metadata, &self->a, tx);
 	}
 
@@ -936,14 +892,14 @@ TEST_F(log, suspend)
 	expect_fault(_metadata, v);
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
 	ASSERT_EQ(0, log_set(v, self->b.iova, self->page));
-	ASSERT_EQ(0, send_frames(tx, 3));
+	ASSERT_EQ(0, tx_send(tx, 3));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
 	expect_fault(_metadata, v);
 	/* and can be unmapped while it is suspended */
 	ASSERT_EQ(0, bitmap_unmap(&self->b));
 	expect_fault(_metadata, v);
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-	ASSERT_EQ(0, send_frames(tx, 3));
+	ASSERT_EQ(0, tx_send(tx, 3));
 }
 
 /* A page past the end of the bitmap is a fault, that stays until it is read, and only so long */
@@ -955,41 +911,41 @@ TEST_F(log, fault)
 
 	/* one page of bits ends far below the tests' memory */
 	ASSERT_LT(page * 8 * LOG_PAGE, VDPA_IOVA);
-	ASSERT_EQ(0, start(v, tx));
+	ASSERT_EQ(0, tx_start(v, tx));
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
 	EXPECT_EQ(0, log_status(v));
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
 	expect_fault(_metadata, v);
 	EXPECT_EQ(0, bitmap_take(&self->a, NULL, NULL));
 
 	/* the log goes on, and so does what it cannot log */
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
 	expect_fault(_metadata, v);
 
 	/* it outlives a switch to a bitmap that has room, a stop and a start */
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, bitmap_log(&self->b));
 	ASSERT_EQ(0, bitmap_log(&self->a));
 	ASSERT_EQ(0, log_set(v, 0, 0));
 	ASSERT_EQ(0, bitmap_log(&self->b));
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	expect_fault(_metadata, v);
 	expect_logged(_metadata, &self->b, tx);
 
 	/* a reset, also when the log was off by then */
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, log_set(v, 0, 0));
 	ASSERT_EQ(0, vdpa_reset(v));
-	ASSERT_EQ(0, start(v, tx));
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_start(v, tx));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	expect_fault(_metadata, v);
 
 	/* and the feature that is taken back and acked again */
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, log_set(v, 0, 0));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &(uint64_t){ 0 }));
 	EXPECT_EQ(-EOPNOTSUPP, log_status(v));
@@ -998,7 +954,7 @@ TEST_F(log, fault)
 
 	/* a read that went wrong has not taken it */
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	ASSERT_EQ(0, send_frames(tx, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, log_set(v, 0, 0));
 	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_GET_LOG_STATUS, NULL));
 	expect_fault(_metadata, v);
@@ -1017,9 +973,9 @@ TEST_F(log, ring_in_the_bitmap)
 	ASSERT_LE(size, v->mem_size);
 	bits = v->mem + v->iova / LOG_PAGE / 8;
 	ASSERT_LT(vq_buf(tx, tx->slots), bits);
-	ASSERT_EQ(0, start(v, tx));
+	ASSERT_EQ(0, tx_start(v, tx));
 	ASSERT_EQ(0, log_set(v, v->iova, size));
-	ASSERT_EQ(0, send_frames(tx, 100));
+	ASSERT_EQ(0, tx_send(tx, 100));
 	ASSERT_EQ(0, log_set(v, 0, 0));
 	EXPECT_EQ(0, log_status(v));
 	for (i = size / LOG_PAGE; i < v->mem_size / LOG_PAGE; i++)
