@@ -18,7 +18,10 @@ help:
 	@echo "  make demo             two L1 guests, an L2 on /dev/vhost-vdpa-0 of one, with traffic,"
 	@echo "                        migrated live to the other on the device's dirty log, and back by"
 	@echo "                        shadow virtqueues; LOG=device or LOG=svq for one of the two"
+	@echo "  make soak N=200       L2 goes there and back N times; every page is checked each time"
 	@echo "  make check            every test; TESTS=\"migration lab\" for some"
+	@echo "  make check-long       the same and more in their long forms, hours; ends with a table of"
+	@echo "                        what was counted"
 	@echo "  make kselftest        the kselftests alone, in an L1"
 	@echo "  make setup            tree, kernel images, driver, QEMU: all that the above need"
 	@echo "  make lab              how to use the lab by hand"
@@ -40,8 +43,14 @@ setup:
 demo:
 	@$(LAB) demo $(if $(LOG),--dirty-log $(LOG)) $(OPTIONS)
 
+soak:
+	@$(LAB) soak $(N) $(OPTIONS)
+
 check:
 	@$(LAB) check $(OPTIONS) $(TESTS)
+
+check-long:
+	@$(LAB) check --long $(OPTIONS) $(TESTS)
 
 kselftest:
 	@$(LAB) check $(OPTIONS) kselftest kselftest-log
@@ -73,5 +82,5 @@ distclean: clean
 docs:
 	sphinx-build -q -W Documentation Documentation/_build
 
-.PHONY: help setup demo check kselftest lab modules modules_install modules-log \
+.PHONY: help setup demo soak check check-long kselftest lab modules modules_install modules-log \
 	modules-log_install modules-log_remove clean distclean docs

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from . import demo, l2, net
+from . import demo, l2, net, soak
 from .l1 import LabError
 from .lab import Lab, add_config, config_of, say
 from .qmp import QMPError
@@ -145,6 +145,8 @@ def main():
     command("supervise", supervise, config=True)
     command("demo", lambda args: demo.run(config_of(args), RUN),
             config=True)
+    command("soak", lambda args: soak.run(config_of(args), RUN, args.rounds),
+            (("--rounds",), {"type": int, "default": 200}), config=True)
     command("exec", do_exec, (("l1",), {}), (("command",), {"nargs": argparse.REMAINDER}))
     command("console", do_console, (("guest",), {}))
     command("vdpa", do_vdpa, (("l1",), {"nargs": "?", "default": "l1a"}))

@@ -8,6 +8,7 @@ from . import l2, tap
 from .l1 import die_with_parent
 
 NAME = "vdpa0"
+DRIVER = "virtio_lm_vdpa"
 RESULT = re.compile(r"\s*(not )?ok \d+ (?:- )?(\S.*?)\s*(?:# SKIP\s*(.*))?$")
 # What driver and vhost-vdpa say to the requests that the tests know to be wrong
 PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"

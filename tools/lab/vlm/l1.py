@@ -112,9 +112,20 @@ class L1:
                      "-netdev", f"tap,id=data{n},ifname={self.data_tap(n)},script=no,"
                                 f"downscript=no,vhost=off"
                                 + (f",queues={c.queues}" if c.queues > 1 else ""),
-                     "-device", f"virtio-net-pci,id=vdpa{n},netdev=data{n},mac={self.mac(n)},"
-                                f"bus=rp{n + 1},addr=0x0,romfile=,{self.props(n)}"]
+                     "-device", self.function(n)]
         return args + shlex.split(c.qemu_args)
+
+    def function(self, n):
+        """QEMU's -device for the vdpa function of that number."""
+        return (f"virtio-net-pci,id=vdpa{n},netdev=data{n},mac={self.mac(n)},"
+                f"bus=rp{n + 1},addr=0x0,romfile=,{self.props(n)}")
+
+    def plug(self, n):
+        """Plug the vdpa function of that number, which was unplugged."""
+        # as text: QMP's own device_add wants to have each property in its type
+        answer = self.qmp("human-monitor-command", command_line=f"device_add {self.function(n)}")
+        if answer:
+            raise LabError(f"{self.name}: device_add: {answer.strip()}")
 
     def start(self):
         """Begin to boot; wait_ready() waits."""
@@ -123,7 +134,14 @@ class L1:
         net.tap(self.mgr_tap, "br1")
         for n in range(self.config.devices):
             net.tap(self.data_tap(n), "br0", self.config.queues)
-        args = self.command_line()
+        self.launch()
+
+    def launch(self, *more):
+        """Start its QEMU, with more arguments."""
+        args = self.command_line() + list(more)
+        # of the last one, which nobody is to take for this one's
+        if os.path.exists(self.serial_log):
+            os.remove(self.serial_log)
         with open(self.log, "w", encoding="utf-8") as file:
             file.write(shlex.join(args) + "\n")
             file.flush()

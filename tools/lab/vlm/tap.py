@@ -9,6 +9,11 @@ from .lab import Lab, parse_config
 from .qmp import QMPError
 
 
+def long_form():
+    """Is this make check-long?"""
+    return os.environ.get("LM_LONG") == "1"
+
+
 class Tap:
     """A TAP stream on stdout. Use as a context manager: what is raised in it is a failure."""
 
@@ -41,6 +46,13 @@ class Tap:
         """For the reader."""
         for line in str(text).splitlines():
             print(f"# {line}", flush=True)
+
+    def figure(self, what, count, least=0):
+        """A count that is shown in the table of the long form, and must be at least so much there."""
+        least = least if long_form() else 0
+        print(f"# figure: {what} | {count} | {least or '-'}", flush=True)
+        if least:
+            self.ok(count >= least, f"{what}: {count} of at least {least}")
 
     def clean_logs(self, lab, provoked=None):
         """Stop the L1s; each one's kernel has nothing to complain about."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L0's end of the traffic: tools/lab/agent/peer.c, started, read and ended."""
+import os
 import subprocess
 import time
 
@@ -8,6 +9,10 @@ from .l1 import LabError, die_with_parent
 
 # peer.c lists gaps from this on
 SHORT_GAP_MS = 250
+TAIL = 1 << 14
+# What has to stay 0
+BAD = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
+       "out_late", "in_late", "in_lost")
 
 
 class Traffic:
@@ -22,8 +27,11 @@ class Traffic:
 
     def counts(self):
         """The counters of the last line that the peer printed."""
-        with open(self.log, encoding="ascii") as file:
-            lines = [line for line in file.read().split("\n")[:-1] if line.startswith(("now ", "end "))]
+        with open(self.log, "rb") as file:
+            # the last of many
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            text = file.read().decode("ascii")
+        lines = [line for line in text.split("\n")[:-1] if line.startswith(("now ", "end "))]
         if not lines:
             return None
         pairs = (word.split("=", 1) for word in lines[-1].split()[1:])
@@ -55,20 +63,28 @@ class Traffic:
                          lambda c: c["out_received"] > then["out_received"] + 50
                          and c["in_received"] > then["in_received"] + 50, seconds)
 
-    def wait_pass(self, seconds=120):
+    def wait_pass(self, seconds=120, held=True):
         """Wait until every page of the agent's memory was checked once more, from now, and
-        every packet that it holds."""
+        every packet that it holds, unless not held."""
         then = self.counts()
         # the pass that is under way began before
         return self.wait("a whole pass over L2's memory",
                          lambda c: c["passes"] >= then["passes"] + 2
-                         and c["held_until_ms"] >= then["seconds"] * 1000, seconds)
+                         and (not held or c["held_until_ms"] >= then["seconds"] * 1000), seconds)
 
     def finish(self):
         """Stop sending, wait for what is under way; the final counters."""
         self.proc.terminate()
         self.proc.wait(timeout=15)
         return self.counts()
+
+
+def wrong(counts):
+    """What the traffic has seen that should not be, as text; empty if nothing."""
+    found = [f"{name}={counts[name]}" for name in BAD if counts[name]]
+    if counts["in_sessions"] != 1:
+        found.append(f"L2's agent started {counts['in_sessions']} times")
+    return ", ".join(found)
 
 
 def account(t, traffic, rate, gaps):

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * vdpa_hold STEP [send]: take VDPA_DEV as far as STEP, as a VMM does, and hold it
+ * there until a line comes on stdin; then go on as if nothing had happened in
+ * between, and with send, send frames.
+ *
+ * For tests in which something happens to the device meanwhile: it is reset,
+ * unplugged, its driver unbound, its machine saved and restored. Prints "held STEP"
+ * when it is there, and in the end what each call has returned, 0 or an errno; both
+ * times how many pages the log has, and what the used index is.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "tx.h"
+
+#define RING		32
+#define FRAMES		8
+#define HELD_SECONDS	600	/* the caller is gone, or hangs */
+
+/* Each includes those before it */
+enum step { OPENED, RUNNING, LOGGING, SUSPENDED, STEPS };
+
+static const char * const step_names[STEPS] = { "opened", "running", "logging", "suspended" };
+
+struct hold {
+	struct vdpa v;
+	struct vq tx;
+	struct bitmap log;
+};
+
+static void must(const char *what, int ret)
+{
+	if (ret < 0) {
+		fprintf(stderr, "vdpa_hold: %s: %s\n", what, strerror(-ret));
+		exit(1);
+	}
+}
+
+static void go_to(struct hold *h, enum step step)
+{
+	must("open", vdpa_open(&h->v));
+	must("memory", vdpa_mem_init(&h->v, VDPA_IOVA));
+	must("queue", vq_init(&h->tx, &h->v, 1, RING, 1, VQ_BUF_SIZE, false));
+	must("bitmap", bitmap_init(&h->log, &h->v, LOG_IOVA));
+	must("map the bitmap", bitmap_map(&h->log));
+	if (step >= RUNNING) {
+		must("start", tx_start(&h->v, &h->tx));
+		must("send", tx_send(&h->tx, FRAMES));
+	}
+	if (step >= LOGGING) {
+		must("log", bitmap_log(&h->log));
+		must("send", tx_send(&h->tx, FRAMES));
+	}
+	if (step >= SUSPENDED)
+		must("suspend", vdpa_ioctl(&h->v, VHOST_VDPA_SUSPEND, NULL));
+}
+
+/* The bits of the log stay where they are */
+static void print_state(const struct hold *h)
+{
+	size_t i, bits = 0;
+
+	for (i = 0; i < h->log.size / sizeof(*h->log.words); i++)
+		bits += __builtin_popcountll(h->log.words[i]);
+	printf(" bits=%zu used=%u", bits, vq_device_used(&h->tx));
+}
+
+#define TRY(name, call) do {				\
+	int _ret = (call);				\
+							\
+	printf(" %s=%d", name, _ret < 0 ? -_ret : 0);	\
+	fflush(stdout);					\
+} while (0)
+
+int main(int argc, char **argv)
+{
+	static struct hold h;
+	enum step step;
+	char line[16];
+
+	for (step = 0; step < STEPS; step++)
+		if (argc >= 2 && !strcmp(argv[1], step_names[step]))
+			break;
+	if (step == STEPS || argc > 3 || (argc == 3 && strcmp(argv[2], "send")) ||
+	    !vdpa_dev_path()) {
+		fprintf(stderr,
+			"usage: VDPA_DEV=/dev/vhost-vdpa-N vdpa_hold opened|running|logging|suspended [send]\n");
+		return 2;
+	}
+	alarm(HELD_SECONDS);
+	go_to(&h, step);
+	printf("held %s", step_names[step]);
+	print_state(&h);
+	printf("\n");
+	fflush(stdout);
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+
+	printf("then");
+	print_state(&h);
+	TRY("status", vdpa_get_status(&h.v));
+	TRY("log_status", log_status(&h.v));
+	TRY("log", bitmap_log(&h.log));
+	if (argc == 3) {
+		if (step == SUSPENDED)
+			TRY("first_resume", vdpa_ioctl(&h.v, VHOST_VDPA_RESUME, NULL));
+		bitmap_take(&h.log, NULL, NULL);
+		TRY("send", tx_send(&h.tx, FRAMES));
+		printf(" new");
+		print_state(&h);
+	}
+	TRY("kick", (vq_kick(&h.tx), 0));
+	TRY("suspend", vdpa_ioctl(&h.v, VHOST_VDPA_SUSPEND, NULL));
+	TRY("base", vdpa_get_base(&h.v, 1));
+	TRY("resume", vdpa_ioctl(&h.v, VHOST_VDPA_RESUME, NULL));
+	TRY("log_stop", log_set(&h.v, 0, 0));
+	TRY("reset", vdpa_reset(&h.v));
+	TRY("start", tx_start(&h.v, &h.tx));
+	TRY("unmap", bitmap_unmap(&h.log));
+	vq_free(&h.tx);
+	vdpa_close(&h.v);
+	printf(" close=0\n");
+	return 0;
+}
