@@ -45,15 +45,15 @@ def results(t, what, lines):
     return bad, count
 
 
-def run(t, l1, what, require, slow):
-    """Run every binary against the device NAME."""
+def run(t, l1, what, require, slow, only=()):
+    """Run every binary, or those in only, against the device NAME."""
     node = l1.sh(f"ls /sys/bus/vdpa/devices/{NAME} | grep ^vhost-vdpa-").strip()
     env = ["env", f"VDPA_DEV=/dev/{node}", f"VDPA_TIMEOUT_SCALE={4 * slow}",
            f"VDPA_REQUIRE={require}"]
     folder = f"{l1.config.tools}/kselftest"
     settings = open(f"{folder}/settings", encoding="ascii").read()
     timeout = int(re.search(r"timeout=(\d+)", settings).group(1))
-    for name in open(f"{folder}/list", encoding="ascii").read().split():
+    for name in only or open(f"{folder}/list", encoding="ascii").read().split():
         log = f"{l1.run_dir}/{what.replace(' ', '-')}.{name}.log"
         try:
             with open(log, "w", encoding="utf-8") as file:
@@ -75,8 +75,9 @@ def make_lab(**changes):
                         vdpa_modules="stock", **changes)
 
 
-def run_function(t, lab, function, what, require, slow=1, words=()):
-    """Run them on a function of ours with a peer on its wire. words: for `vdpa dev add`."""
+def run_function(t, lab, function, what, require, slow=1, words=(), only=()):
+    """Run them, or only some, on a function of ours with a peer on its wire. words: for
+    `vdpa dev add`."""
     l1 = lab.l1s[0]
     hook = f"python3 -m vlm --run {lab.run_dir} link {l1.name} {function}"
     with open(f"{lab.run_dir}/wire_peer.{function}.log", "w", encoding="utf-8") as log:
@@ -84,7 +85,7 @@ def run_function(t, lab, function, what, require, slow=1, words=()):
                                  l1.data_tap(function), "--link-hook", hook],
                                 stdout=log, stderr=log, preexec_fn=die_with_parent)
         l2.take_over(l1, function, NAME, None, words)
-        run(t, l1, what, require, slow)
+        run(t, l1, what, require, slow, only)
         t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
         peer.kill()
         peer.wait()

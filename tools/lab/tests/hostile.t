@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The driver on a device that misbehaves (x-lm-*, tools/qemu/docs/system/devices/vdpa-net.rst):
+each lifetime of it, from bind to unbind, ends in success or in a clean errno, no wait is without
+end, the kernel reports nothing, and the same device, once it behaves, works.
+
+LM_HOSTILE_LIVES says how many lifetimes. LM_HOSTILE_SEED is the first one's seed; each has the
+next, so that one alone is repeated with its own seed and LM_HOSTILE_LIVES=1."""
+import collections
+import errno
+import os
+import random
+import select
+import subprocess
+import time
+
+from vlm import kselftest, l2, tap
+from vlm.l1 import LabError, UP_LINE, findings
+from vlm.qmp import QMP
+
+LIVES = int(os.environ["LM_HOSTILE_LIVES"] or (10000 if tap.long_form() else 300))
+SEED = int(os.environ["LM_HOSTILE_SEED"] or random.randrange(1 << 32))
+DRIVER = "virtio_lm_vdpa"
+# the driver's bound on each wait for the device
+DEADLINE_MS = 50
+# far beyond what all waits of one lifetime can take on a busy machine
+WATCHDOG_SECONDS = 120
+# a lifetime of the device as it should be comes once in so many
+HONEST_EVERY = 25
+# the kernel's log is looked at, and emptied, once in so many
+LOG_EVERY = 100
+
+# what a request fails with when it is the device that is wrong
+CLEAN = {errno.EINVAL, errno.EIO, errno.ENODEV, errno.ETIMEDOUT, errno.ENOENT, errno.EPROTO,
+         errno.EBUSY, errno.ERANGE, errno.EOPNOTSUPP}
+
+# what the driver says of a device that is wrong, and the IOMMU of x-lm-dma-fault-every, which
+# flips bit 46. Any other address is one that the device has used when it was not mapped any more
+PROVOKED = (rf"{DRIVER} |vdpa vdpa_life: |(virtio_lm_\w+|dmar_fault): \d+ callbacks suppressed"
+            r"|DMAR: (DRHD: handling fault|\[DMA .* fault addr 0x40\w{10} )")
+
+# each property: its value while it is off, and the others
+OFF = {"num-queues": -1, "notify-off": -1, "caps": -1, "config-unsettled": False, "gone": False,
+       "random": 0, "seed": 0, "ring-drift": 0, "reset-fail": False, "suspend-delay-ms": 0,
+       "resume-fail": False, "dma-fault-every": 0, "irq-drop-every": 0, "irq-spurious-ms": 0,
+       "drop-log-every": 0, "log-fault-after": 0}
+HOSTILE = {
+    "num-queues": (0, 1, 2, 3, 1024, 1025, 65535),
+    # inside the LM block, behind it, beyond the BAR
+    "notify-off": (1023, 1024, 1030, 2048, 4096, 5119, 5120, 16384, 65535),
+    # gone, of another kind, of another version, and without each of the capabilities
+    "caps": (0, 0xffffffff, 0x12340107, 0x4d4c0207, 0x4d4c0106, 0x4d4c0105, 0x4d4c0103),
+    "config-unsettled": (True,),
+    "gone": (True,),
+    "random": (2, 10, 50, 200, 1000),
+    "ring-drift": (1, 0x10000, 0x10001, 0x7fffffff),
+    "reset-fail": (True,),
+    "suspend-delay-ms": (-1, 1, DEADLINE_MS // 2, 2 * DEADLINE_MS),
+    "resume-fail": (True,),
+    "dma-fault-every": (1, 2, 7),
+    "irq-drop-every": (1, 2, 3),
+    "irq-spurious-ms": (1, 5),
+    "drop-log-every": (1, 3),
+    "log-fault-after": (1, 20),
+}
+
+
+class Lives:
+    """The lifetimes of one function: vdpa_lifetime in L1, and the function's properties."""
+
+    def __init__(self, l1, function):
+        self.l1 = l1
+        self.path = f"/machine/peripheral/vdpa{function}"
+        self.proc = l1.popen([f"{l1.config.tools}/kselftest/vdpa_lifetime", l1.pci(function)],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.qmp = QMP(f"{l1.sockets}/{l1.name}.qmp")
+
+    def close(self):
+        """The driver is not bound, the properties are off."""
+        self.qmp.close()
+        self.proc.stdin.close()
+        self.proc.wait(60)
+
+    def set(self, props):
+        """Properties of the function. The seed comes last: it is what starts the others anew."""
+        for name, value in sorted(props.items(), key=lambda item: item[0] == "seed"):
+            self.qmp.cmd("qom-set", path=self.path, property=f"x-lm-{name}", value=value)
+
+    def say(self, line):
+        """One line to vdpa_lifetime, one back."""
+        self.proc.stdin.write(line + "\n")
+        self.proc.stdin.flush()
+        if not select.select([self.proc.stdout], [], [], WATCHDOG_SECONDS)[0]:
+            where = self.l1.run(["sh", "-c", "cat /proc/$(pidof vdpa_lifetime)/stack"]).stdout
+            raise LabError(f"{line}: nothing has happened for {WATCHDOG_SECONDS} s: {where}")
+        answer = self.proc.stdout.readline().split()
+        if not answer:
+            raise LabError(f"{line}: vdpa_lifetime has ended")
+        return answer
+
+    def live(self, seed, props, late):
+        """One lifetime; how many steps it had, and the error and name of the first that failed.
+        late: the device behaves until it is started."""
+        if not late:
+            self.set(props)
+        answer = self.say(f"{seed} late" if late else str(seed))
+        if answer[1] == "up":
+            self.set(props)
+            answer = self.say("go")
+        self.set({name: OFF[name] for name in props})
+        return int(answer[1]), int(answer[2]), " ".join(answer[3:])
+
+
+def misbehaviour(seed):
+    """The properties of the lifetime with that seed, and whether they are set late."""
+    rng = random.Random(seed)
+    if seed % HONEST_EVERY == 0:
+        return {}, False
+    names = rng.sample(sorted(HOSTILE), rng.choice((1, 1, 1, 2, 3)))
+    props = {name: rng.choice(HOSTILE[name]) for name in names}
+    if "random" in props:
+        props["seed"] = seed & 0xffffffff
+    return props, rng.random() < 0.6
+
+
+class Complaints:
+    """What L1's kernel says that nobody has asked for. Its log is followed, as it wraps around."""
+
+    def __init__(self, l1):
+        self.l1 = l1
+        self.marks = 0
+        self.path = f"{l1.run_dir}/{l1.name}.lives.dmesg"
+        self.file = open(self.path, "w+", encoding="utf-8", errors="replace")
+        self.proc = l1.popen(["dmesg", "--raw", "--follow"], stdout=self.file)
+        self.reader = open(self.path, encoding="utf-8", errors="replace")
+
+    def new(self):
+        """All of them since the last time, up to now."""
+        self.marks += 1
+        mark = f"hostile: mark {self.marks}"
+        self.l1.sh(f"echo '<6>{mark}' >/dev/kmsg")
+        up = UP_LINE.format(self.l1.name)
+        lines = [up]
+        end = time.monotonic() + WATCHDOG_SECONDS
+        while mark not in lines[-1]:
+            line = self.reader.readline()
+            if line.endswith("\n"):
+                lines.append(line.strip())
+            elif time.monotonic() > end:
+                raise LabError(f"the kernel's log does not get to where {mark} is")
+            else:
+                self.reader.seek(self.reader.tell() - len(line.encode()))
+                time.sleep(0.05)
+        return findings(lines, up, PROVOKED)
+
+    def close(self):
+        self.proc.kill()
+        self.proc.wait()
+        self.file.close()
+        self.reader.close()
+
+
+def run_lives(t, l1):
+    """All lifetimes, and what they came to."""
+    lives = Lives(l1, 0)
+    ended = collections.Counter()
+    unclean, dishonest, found = [], [], []
+    steps = 0
+    t.note(f"LM_HOSTILE_SEED={SEED} LM_HOSTILE_LIVES={LIVES}")
+    complaints = Complaints(l1)
+    complaints.new()
+    for seed in range(SEED, SEED + LIVES):
+        props, late = misbehaviour(seed)
+        try:
+            count, err, step = lives.live(seed, props, late)
+        except LabError:
+            t.note(f"LM_HOSTILE_SEED={seed} LM_HOSTILE_LIVES=1: {props}, {'late' if late else ''}")
+            raise
+        steps += count
+        ended[f"{step}: {errno.errorcode.get(err, err)}" if err else ""] += 1
+        if err and not props:
+            dishonest.append(f"{seed}: {step} {os.strerror(err)}")
+        if err and err not in CLEAN:
+            unclean.append(f"{seed}: {step} {os.strerror(err)} with {props}")
+        if (seed - SEED) % LOG_EVERY == LOG_EVERY - 1:
+            found += [f"up to seed {seed}: {line}" for line in complaints.new()]
+    found += complaints.new()
+    complaints.close()
+    lives.close()
+
+    for what, count in ended.most_common():
+        if what:
+            t.note(f"{count} ended with {what}")
+    good = ended[""]
+    t.equal(unclean, [], "what fails on a hostile device fails with a clean errno")
+    t.equal(dishonest, [], "in between, the device as it should be works each time")
+    t.equal(found, [], "the kernel has nothing to report of all that")
+    t.ok(LIVES < 100 or 0 < good < LIVES, "some lifetimes fail, and some do not")
+    t.figure("hostile: lifetimes of a device that misbehaves", LIVES, 10000)
+    t.note(f"hostile: {LIVES} lifetimes, {good} ended in success, {LIVES - good} in a clean errno, "
+           f"{steps} steps, seed {SEED}")
+
+
+def give(l1, function):
+    """Bind the driver to the function."""
+    l1.run(["sh", "-c", f"""
+        dev=/sys/bus/pci/devices/{l1.pci(function)}
+        echo {DRIVER} >$dev/driver_override
+        [ ! -e $dev/driver ] || echo {l1.pci(function)} >$dev/driver/unbind
+        echo {l1.pci(function)} >/sys/bus/pci/drivers/{DRIVER}/bind"""])
+
+
+with tap.Tap() as t, tap.make_lab(devices=2, device_props=
+                                  f"{kselftest.PROPS};{kselftest.PROPS},x-lm-truncate=on") as lab:
+    l1 = lab.l1s[0]
+    l2.take_over(l1)
+    deadline = f"/sys/module/{DRIVER}/parameters/deadline_ms"
+    usual = l1.sh(f"cat {deadline}; vdpa dev del vdpa0; echo {DEADLINE_MS} >{deadline}").strip()
+
+    give(l1, 1)
+    t.ok(f"{l1.pci(1)}: no room for a live-migration block" in l1.sh("dmesg"),
+         "a function whose BAR ends before the block is refused, and the driver says why")
+
+    l1.sh(f"echo {l1.pci(0)} >/sys/bus/pci/drivers/{DRIVER}/unbind")
+    start = time.monotonic()
+    run_lives(t, l1)
+    t.note(f"{(time.monotonic() - start) / LIVES:.3f} s each")
+
+    l1.sh(f"echo {usual} >{deadline}")
+    kselftest.run_function(t, lab, 0, "after all that", "peer,link", only=["vdpa_net"])
+    t.clean_logs(lab, PROVOKED)

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Lifetimes of a PCI function that may misbehave: the parent's driver is bound
+ * to it, a vDPA device made, opened, driven, deleted, and the driver unbound.
+ * Whatever the function does, each of these steps ends, and what fails does so
+ * with an errno.
+ *
+ * Not a test by itself: somebody has to make the function misbehave. For each
+ * line on stdin with a seed, in which the steps are chosen by it, there is a line
+ * on stdout:
+ *
+ *	SEED STEPS 0			every step was a success
+ *	SEED STEPS ERRNO STEP		the first that was not
+ *
+ * With "late" after the seed, "SEED up" comes first when the device has been
+ * started, and the next line on stdin is waited for.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "vdpa_nl.h"
+#include "vring.h"
+
+#define NAME		"vdpa_life"
+#define DRIVER		"/sys/bus/pci/drivers/virtio_lm_vdpa/"
+#define RING		32
+#define FRAME_LEN	76	/* the header, and the least that Ethernet allows */
+#define LINE_LEN	128
+#define DRV_OK		(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
+			 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
+#define MUST_HAVE	(BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
+
+struct life {
+	const char *pci;
+	uint64_t seed;
+	uint64_t rng;
+	bool late;		/* the function behaves until the device is started */
+	unsigned int steps;
+	int err;		/* of the first step that failed */
+	const char *step;	/* its name */
+
+	struct vdpa v;
+	struct vq vq[2];
+	struct bitmap map[2];
+	bool suspended;
+};
+
+/* Every step goes through here. Returns whether it was a success */
+static bool did(struct life *l, const char *step, int ret)
+{
+	l->steps++;
+	if (ret >= 0)
+		return true;
+	if (!l->err) {
+		l->err = -ret;
+		l->step = step;
+	}
+	return false;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/* vhost-vdpa's node of the device, named for vdpa_open() */
+static int find_node(void)
+{
+	struct dirent *entry;
+	char path[300];
+	DIR *dir;
+	int ret = -ENOENT;
+
+	dir = opendir("/sys/bus/vdpa/devices/" NAME);
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		if (strncmp(entry->d_name, "vhost-vdpa-", 11))
+			continue;
+		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
+		ret = setenv("VDPA_DEV", path, 1) ? -errno : 0;
+	}
+	closedir(dir);
+	return ret;
+}
+
+static int add(struct life *l)
+{
+	static const uint8_t mac[6] = { 0x02, 0, 0, 0, 0, 0x77 };
+	struct vdpa_nl_add a = {
+		.name = NAME,
+		.mgmt_bus = "pci",
+		.mgmt_dev = l->pci,
+	};
+
+	if (rng_below(&l->rng, 2))
+		a.mac = mac;
+	if (rng_below(&l->rng, 2)) {
+		a.set_mtu = true;
+		a.mtu = 1400;
+	}
+	return vdpa_nl_dev_add(&a);
+}
+
+/* As far as the driver has to be for the device to run */
+static bool start(struct life *l)
+{
+	struct vdpa *v = &l->v;
+	int i;
+
+	l->suspended = false;
+	if (!did(l, "negotiate", vdpa_negotiate(v, MUST_HAVE | rng(&l->rng))))
+		return false;
+	for (i = 0; i < 2; i++) {
+		vq_set_start(&l->vq[i], rng_below(&l->rng, 2) ? rng(&l->rng) : 0);
+		if (!did(l, "vq_setup", vq_setup(&l->vq[i], l->vq[i].avail_idx)) ||
+		    !did(l, "vq_enable", vq_enable(&l->vq[i], true)))
+			return false;
+	}
+	return did(l, "driver_ok", vdpa_set_status(v, DRV_OK)) &&
+	       did(l, "get_status", vdpa_get_status(v));
+}
+
+/* Whatever the rings hold is the device's word, which is not what this is about */
+static void traffic(struct life *l)
+{
+	int i, slot;
+
+	for (i = 0; i < 2; i++) {
+		while (vq_reap(&l->vq[i], NULL) >= 0)
+			;
+		while ((slot = vq_free_slot(&l->vq[i])) >= 0)
+			vq_post(&l->vq[i], slot, i ? FRAME_LEN : VQ_BUF_SIZE);
+		vq_kick(&l->vq[i]);
+	}
+}
+
+static int suspend(struct life *l)
+{
+	int ret = vdpa_ioctl(&l->v, VHOST_VDPA_SUSPEND, NULL);
+
+	l->suspended |= !ret;
+	return ret;
+}
+
+static int resume(struct life *l)
+{
+	int ret = vdpa_ioctl(&l->v, VHOST_VDPA_RESUME, NULL);
+
+	l->suspended &= ret != 0;
+	return ret;
+}
+
+/* As a VMM reads and restores it; a state that it cannot read it does not restore */
+static int ring_state(struct life *l)
+{
+	uint32_t vq = rng_below(&l->rng, 2);
+	int ret = vdpa_get_base(&l->v, vq);
+
+	return ret < 0 ? ret : vdpa_set_base(&l->v, vq, ret);
+}
+
+/* One of what a VMM does with a device that it has started */
+static void act(struct life *l)
+{
+	bool can_log = vdpa_can(&l->v, CAP_LOG);
+	struct virtio_net_config config;
+	struct vdpa_nl_info info;
+
+	traffic(l);
+	switch (rng_below(&l->rng, 12)) {
+	case 0:
+	case 1:
+		did(l, "suspend", suspend(l));
+		break;
+	case 2:
+		if (l->suspended)
+			did(l, "resume", resume(l));
+		break;
+	case 3:
+	case 4:
+		if (l->suspended)
+			did(l, "ring_state", ring_state(l));
+		break;
+	case 5:
+	case 6:
+		if (can_log)
+			did(l, "log_on", bitmap_log(&l->map[rng_below(&l->rng, 2)]));
+		break;
+	case 7:
+		if (can_log)
+			did(l, "log_off", log_set(&l->v, 0, 0));
+		break;
+	case 8:
+		if (can_log)
+			did(l, "log_status", log_status(&l->v));
+		break;
+	case 9:
+		did(l, "get_config", vdpa_get_config(&l->v, 0, &config, sizeof(config)));
+		did(l, "config_show", vdpa_nl_config_get(NAME, &info));
+		break;
+	case 10:
+		did(l, "vstats_show", vdpa_nl_vstats_get(NAME, rng_below(&l->rng, 2), &info));
+		break;
+	case 11:
+		if (did(l, "reset", vdpa_set_status(&l->v, 0)))
+			start(l);
+		break;
+	}
+}
+
+static void wait_for_go(const struct life *l)
+{
+	char line[LINE_LEN];
+
+	printf("%llu up\n", (unsigned long long)l->seed);
+	fflush(stdout);
+	if (!fgets(line, sizeof(line), stdin))
+		exit(KSFT_FAIL);
+}
+
+/* From open to close */
+static void drive(struct life *l)
+{
+	unsigned int acts = rng_below(&l->rng, 12);
+	int i;
+
+	if (!did(l, "node", find_node()) || !did(l, "open", vdpa_open(&l->v)))
+		return;
+	if (!did(l, "map", vdpa_mem_init(&l->v, VDPA_IOVA)))
+		goto close;
+	for (i = 0; i < 2; i++) {
+		if (!did(l, "vq_init", vq_init(&l->vq[i], &l->v, i, RING, 1, VQ_BUF_SIZE, !i)) ||
+		    !did(l, "bitmap", bitmap_init(&l->map[i], &l->v,
+						  LOG_IOVA + i * BIT_ULL(24))) ||
+		    !did(l, "map_bitmap", bitmap_map(&l->map[i])))
+			goto free;
+	}
+	if (!start(l))
+		goto free;
+	if (l->late)
+		wait_for_go(l);
+	while (acts--)
+		act(l);
+	/* as a VMM ends, or as one that is killed */
+	if (rng_below(&l->rng, 2))
+		did(l, "stop", vdpa_set_status(&l->v, 0));
+free:
+	for (i = 0; i < 2; i++) {
+		if (l->vq[i].v)
+			vq_free(&l->vq[i]);
+		bitmap_free(&l->map[i]);
+	}
+close:
+	vdpa_close(&l->v);
+}
+
+static void live(struct life *l)
+{
+	if (!did(l, "bind", write_file(DRIVER "bind", l->pci)))
+		return;
+	if (did(l, "dev_add", add(l))) {
+		drive(l);
+		/* the unbind deletes it otherwise */
+		if (rng_below(&l->rng, 2))
+			did(l, "dev_del", vdpa_nl_dev_del(NAME));
+	}
+	/* the one step that may not fail: there would not be a next life */
+	if (!did(l, "unbind", write_file(DRIVER "unbind", l->pci)))
+		ksft_exit_fail_msg("seed %llu: cannot unbind %s: %s\n",
+				   (unsigned long long)l->seed, l->pci, strerror(l->err));
+}
+
+int main(int argc, char **argv)
+{
+	char line[LINE_LEN], *word;
+	struct life l;
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: vdpa_lifetime PCI <seeds\n"
+			"PCI: the function's address; no driver is bound to it, and its driver_override is virtio_lm_vdpa\n");
+		return KSFT_SKIP;
+	}
+	while (fgets(line, sizeof(line), stdin)) {
+		memset(&l, 0, sizeof(l));
+		l.pci = argv[1];
+		l.seed = strtoull(line, &word, 0);
+		l.late = strstr(word, "late");
+		rng_init(&l.rng, l.seed, "lifetime");
+		live(&l);
+		printf("%llu %u %d%s%s\n", (unsigned long long)l.seed, l.steps, l.err,
+		       l.err ? " " : "", l.err ? l.step : "");
+		fflush(stdout);
+	}
+	return KSFT_PASS;
+}
