@@ -511,6 +511,86 @@ static void test_bits_are_only_set(void)
     lm_free(t);
 }
 
+/* The test on one CPU, the device's thread on another; false if there is one */
+static bool lm_part_cpus(LMTest *t)
+{
+    pid_t pids[] = { 0, qtest_pid(t->qts) };
+    cpu_set_t all, one;
+    unsigned i, cpu = 0;
+
+    g_assert_no_errno(sched_getaffinity(0, sizeof(all), &all));
+    if (CPU_COUNT(&all) < ARRAY_SIZE(pids)) {
+        return false;
+    }
+    for (i = 0; i < ARRAY_SIZE(pids); i++, cpu++) {
+        while (!CPU_ISSET(cpu, &all)) {
+            cpu++;
+        }
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        g_assert_no_errno(sched_setaffinity(pids[i], sizeof(one), &one));
+    }
+    return true;
+}
+
+/*
+ * Others write to the bitmap, too: whatever they do to bits of a byte while the
+ * device sets another one in it, none of them is lost and none comes back. That
+ * takes both of them at work at the same time, which a busy machine seldom has:
+ * go on until the device was seen to make progress often enough.
+ */
+static void test_bits_are_set_atomically(void)
+{
+    LMTest *t = lm_new_logging(&rings[0], 0);
+    LMQueue *q = &t->vq[LM_TX];
+    uint64_t page = q->used / LM_PAGE, addr = lm_pages(t, 1);
+    uint8_t *byte = lm_ptr(t, t->base + page / 8);
+    uint8_t mine = ~(1 << page % 8), bits = 0;
+    unsigned round, i, seen = 0;
+    cpu_set_t cpus;
+
+    g_assert_no_errno(sched_getaffinity(0, sizeof(cpus), &cpus));
+    if (!lm_part_cpus(t)) {
+        g_test_skip("one CPU never does two things at the same time");
+        lm_free(t);
+        return;
+    }
+    /* What is sent is dropped at once: many writes in a short time */
+    lm_set_link(t, false);
+    qatomic_set(byte, 0);
+    for (round = 0; round < 10000 && seen < 50000; round++) {
+        int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+        unsigned left = q->num;
+        bool waited = true;
+        uint16_t id;
+        uint32_t len;
+
+        for (i = 0; i < left; i++) {
+            lm_add_buf(q, addr, 60, false);
+        }
+        lm_kick(q);
+        for (i = 0; left; i++) {
+            uint8_t bit = 1 << i % 8 & mine;
+
+            g_assert_cmphex(qatomic_fetch_xor(byte, bit) & mine, ==, bits);
+            bits ^= bit;
+            if (lm_get_used(q, &id, &len)) {
+                left--;
+                seen += waited;
+                waited = false;
+            } else {
+                waited = true;
+                g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+            }
+        }
+    }
+    g_test_message("%u rounds, progress seen %u times", round, seen);
+    g_assert_cmphex(qatomic_read(byte), ==, 0xff & (bits | ~mine));
+    lm_assert_no_fault(t);
+    lm_free(t);
+    g_assert_no_errno(sched_setaffinity(0, sizeof(cpus), &cpus));
+}
+
 static void test_range_takes_effect_when_enabled(void)
 {
     LMTest *t = lm_new_logging(&rings[0], 0);
@@ -917,6 +997,8 @@ void lm_add_log_tests(void)
     qtest_add_func("/virtio-lm/log/off-logs-nothing", test_off_logs_nothing);
     qtest_add_func("/virtio-lm/log/bits-are-only-set",
                    test_bits_are_only_set);
+    qtest_add_func("/virtio-lm/log/bits-are-set-atomically",
+                   test_bits_are_set_atomically);
     qtest_add_func("/virtio-lm/log/range-takes-effect-when-enabled",
                    test_range_takes_effect_when_enabled);
     lm_add_per_ring("base-switch-under-load", test_base_switch_under_load);
