@@ -22,6 +22,7 @@ help:
 	@echo "  make check            every test; TESTS=\"migration lab\" for some"
 	@echo "  make check-long       the same and more in their long forms, hours; ends with a table of"
 	@echo "                        what was counted"
+	@echo "  make mutants          deliberate bugs, each of which a test must find"
 	@echo "  make kselftest        the kselftests alone, in an L1"
 	@echo "  make setup            tree, kernel images, driver, QEMU: all that the above need"
 	@echo "  make lab              how to use the lab by hand"
@@ -51,6 +52,9 @@ check:
 
 check-long:
 	@$(LAB) check --long $(OPTIONS) $(TESTS)
+
+mutants:
+	@$(LAB) check --verbose $(OPTIONS) mutants
 
 kselftest:
 	@$(LAB) check $(OPTIONS) kselftest kselftest-log
@@ -82,5 +86,5 @@ distclean: clean
 docs:
 	sphinx-build -q -W Documentation Documentation/_build
 
-.PHONY: help setup demo soak check check-long kselftest lab modules modules_install modules-log \
+.PHONY: help setup demo soak check check-long mutants kselftest lab modules modules_install modules-log \
 	modules-log_install modules-log_remove clean distclean docs

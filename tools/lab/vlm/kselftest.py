@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kselftests of tools/testing/selftests/vdpa in an L1, on each kind of vDPA parent: the
 kernel's simulator, a function of ours, and one whose doorbells can be mapped."""
+import contextlib
 import re
 import subprocess
 
@@ -75,20 +76,30 @@ def make_lab(**changes):
                         vdpa_modules="stock", **changes)
 
 
-def run_function(t, lab, function, what, require, slow=1, words=(), only=()):
-    """Run them, or only some, on a function of ours with a peer on its wire. words: for
-    `vdpa dev add`."""
+@contextlib.contextmanager
+def wire_peer(lab, function):
+    """A peer on the wire of a function of the first L1, which can take its link down."""
     l1 = lab.l1s[0]
     hook = f"python3 -m vlm --run {lab.run_dir} link {l1.name} {function}"
     with open(f"{lab.run_dir}/wire_peer.{function}.log", "w", encoding="utf-8") as log:
         peer = subprocess.Popen([f"{lab.config.tools}/kselftest/wire_peer", "-i",
                                  l1.data_tap(function), "--link-hook", hook],
                                 stdout=log, stderr=log, preexec_fn=die_with_parent)
+        try:
+            yield peer
+        finally:
+            peer.kill()
+            peer.wait()
+
+
+def run_function(t, lab, function, what, require, slow=1, words=(), only=()):
+    """Run them, or only some, on a function of ours with a peer on its wire. words: for
+    `vdpa dev add`."""
+    l1 = lab.l1s[0]
+    with wire_peer(lab, function) as peer:
         l2.take_over(l1, function, NAME, None, words)
         run(t, l1, what, require, slow, only)
         t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
-        peer.kill()
-        peer.wait()
     l1.sh(f"vdpa dev del {NAME}")
 
 
