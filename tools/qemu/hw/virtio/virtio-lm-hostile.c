@@ -70,7 +70,7 @@ static const VirtIOLMKnob knobs[] = {
     KNOB("irq-spurious-ms", irq_spurious_ms, 0, 0, INT32_MAX,
          "Raise all interrupts, without a reason, this often"),
     KNOB("drop-log-every", drop_log_every, 0, 0, UINT32_MAX,
-         "Of how many bits of the dirty log one is not set"),
+         "Of how many pages one has no bit in the dirty log"),
     KNOB("log-fault-after", log_fault_after, 0, 0, UINT32_MAX,
          "How many bits a log takes before LOG_FAULT is all it has"),
 };
@@ -334,7 +334,8 @@ void virtio_lm_hostile_reset(VirtIOLM *lm)
 
 /* Dirty log */
 
-uint8_t virtio_lm_hostile_log(VirtIOLM *lm, uint8_t old, uint8_t bits)
+uint8_t virtio_lm_hostile_log(VirtIOLM *lm, uint64_t page, uint8_t old,
+                              uint8_t bits)
 {
     VirtIOLMHostile *h = &lm->hostile;
     uint8_t left = bits;
@@ -345,7 +346,7 @@ uint8_t virtio_lm_hostile_log(VirtIOLM *lm, uint8_t old, uint8_t bits)
         if (!(bits & ~old & BIT(i))) {
             continue;
         }
-        if (virtio_lm_nth(&h->log_count, h->drop_log_every)) {
+        if (h->drop_log_every && (page + i) % h->drop_log_every == 0) {
             left &= ~BIT(i);
         } else if (h->log_fault_after && h->logged++ >= h->log_fault_after) {
             left &= ~BIT(i);
@@ -413,7 +414,6 @@ static void virtio_lm_hostile_update(VirtIOLMHostile *h)
     h->drift = 0;
     h->dma_count = 0;
     h->irq_count = 0;
-    h->log_count = 0;
     h->logged = 0;
 
     if (!h->proxy) {

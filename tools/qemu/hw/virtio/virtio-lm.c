@@ -69,7 +69,8 @@ static void virtio_lm_log_pages(VirtIOLM *lm, uint64_t page, uint64_t last)
                 bits &= 0xff >> (7 - last % 8);
             }
             if (unlikely(lm->hostile.on)) {
-                bits = virtio_lm_hostile_log(lm, qatomic_read(&map[n]), bits);
+                bits = virtio_lm_hostile_log(lm, QEMU_ALIGN_DOWN(page, 8),
+                                             qatomic_read(&map[n]), bits);
             }
             /* An ordered one: who finds the bit set must find the data too */
             qatomic_or(&map[n], bits);

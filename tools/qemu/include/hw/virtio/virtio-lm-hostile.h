@@ -30,7 +30,6 @@ typedef struct VirtIOLMHostile VirtIOLMHostile;
  * @generation: of a configuration that never settles
  * @dma_count: segments mapped
  * @irq_count: interrupts raised
- * @log_count: bits set, and dropped
  * @logged: bits set since the log was started
  *
  * None of it is part of the migration stream: what a test wants of the
@@ -66,7 +65,6 @@ struct VirtIOLMHostile {
     uint8_t generation;
     uint64_t dma_count;
     uint64_t irq_count;
-    uint64_t log_count;
     uint64_t logged;
 };
 
@@ -89,8 +87,12 @@ void virtio_lm_hostile_reset(VirtIOLM *lm);
 /* Is a write of @suspend to SUSPEND to be ignored, for now or for good? */
 bool virtio_lm_hostile_dev_ctrl(VirtIOLM *lm, bool suspend);
 
-/* Of @bits, which are to be set in a byte that is @old, those that are */
-uint8_t virtio_lm_hostile_log(VirtIOLM *lm, uint8_t old, uint8_t bits);
+/*
+ * Of @bits, which are to be set in a byte that is @old and whose first bit is
+ * @page's, those that are
+ */
+uint8_t virtio_lm_hostile_log(VirtIOLM *lm, uint64_t page, uint8_t old,
+                              uint8_t bits);
 
 /* Is this interrupt not to be raised? */
 bool virtio_lm_hostile_irq(VirtIOLM *lm);
