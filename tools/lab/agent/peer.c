@@ -2,8 +2,8 @@
 /*
  * L0's peer of the agent: peer ADDRESS L2 RATE
  *
- * Waits for L2's stream, then sends L2 its own at RATE packets per second, and half as
- * many that L2 holds back before it looks at them. Prints a line of key=value pairs each
+ * Waits for L2's stream, then sends L2 its own at RATE packets per second, and a quarter
+ * as many that L2 holds back before it looks at them. Prints a line of key=value pairs each
  * second, and one for each gap that is longer than GAP_NS. SIGTERM: it sends no more, waits
  * until what is under way has arrived, prints a last line and ends.
  *
@@ -122,7 +122,8 @@ int main(int argc, char **argv)
 	rate = (unsigned int)strtoul(argv[3], NULL, 0);
 	sender_init(&s, stream_socket(argv[1], STREAM_PORT, STREAM_ROOM), argv[2], STREAM_PORT, rate);
 	sender_init(&held, stream_socket(argv[1], HELD_PORT, STREAM_ROOM), argv[2], HELD_PORT,
-		    rate > 1 ? rate / 2 : 1);
+		    rate > 4 ? rate / 4 : 1);
+	held.length = HELD_LENGTH;
 	/* a damaged packet is to be seen, not to be dropped by L2's kernel */
 	if (setsockopt(held.fd, SOL_SOCKET, SO_NO_CHECK, &no_checksum, sizeof(no_checksum))) {
 		perror("SO_NO_CHECK");

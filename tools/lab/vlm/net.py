@@ -13,6 +13,8 @@ MANAGER = "10.78.0."
 L0_DATA = DATA + "1"
 L2_DATA = DATA + "2"
 L0_MANAGER = MANAGER + "1"
+# the peer sends frames that are longer than a page; a bridge's own is its ports' least
+MTU = 9000
 
 
 def ip(*words):
@@ -42,4 +44,5 @@ def isolate(name, off):
 def tap(name, bridge, queues=1):
     """Make a tap that is a port of the bridge."""
     ip("tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if queues > 1 else []))
+    ip("link", "set", name, "mtu", str(MTU))
     ip("link", "set", name, "master", bridge, "up")
