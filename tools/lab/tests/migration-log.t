@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands:
-the device logs the pages that it dirties. Under traffic in both directions, all the while."""
+the device logs the pages that it dirties. Under traffic in both directions, all the while. At
+last with a log that fails: then all of L2's RAM is sent again."""
 import os
 
 from vlm import l2, tap
@@ -35,6 +36,16 @@ with tap.Tap() as t, tap.make_lab(l1s=2, dirty_log="device") as lab:
             counts = traffic.wait_pass()
             t.equal((counts["pages_bad"], counts["held_bad"]), (0, 0), f"{way}: every page of L2's memory is intact")
 
-    account(t, traffic, lab.config.rate, 2 * ROUNDS)
-    l2.stop(here)
+    # what the device dirties from its second page on, it does not know
+    here.misbehave(0, log_fault_after=1)
+    moved = l2.migrate(here, there)
+    t.note(moved)
+    t.ok(here.events("virtio_lm_log_fault"), "a failing log: the device says that it lost pages")
+    t.ok("taking all RAM as dirty" in l2.said(here), "a failing log: L2's QEMU says that it sends all RAM again")
+    traffic.wait_both_ways()
+    counts = traffic.wait_pass()
+    t.equal((counts["pages_bad"], counts["held_bad"]), (0, 0), "a failing log: every page of L2's memory is intact")
+
+    account(t, traffic, lab.config.rate, 2 * ROUNDS + 1)
+    l2.stop(there)
     t.clean_logs(lab)

@@ -194,6 +194,13 @@ class L1:
         events = self.events("virtio_lm_log_start", "virtio_lm_log_stop")
         return bool(events) and events[-1][1] == "virtio_lm_log_start"
 
+    def misbehave(self, function, **properties):
+        """Set x-lm- properties of a vdpa function (vdpa-net.rst in tools/qemu/docs), which are named
+        without that prefix, with _ for -."""
+        for name, value in properties.items():
+            self.qmp("qom-set", path=f"/machine/peripheral/vdpa{function}",
+                     property=f"x-lm-{name.replace('_', '-')}", value=value)
+
     def set_link(self, function, up):
         """The link of a vdpa function."""
         self.qmp("set_link", name=f"vdpa{function}", up=up)

@@ -63,14 +63,21 @@ class Traffic:
                          lambda c: c["out_received"] > then["out_received"] + 50
                          and c["in_received"] > then["in_received"] + 50, seconds)
 
+    def wait_held(self, seconds=60, then=None):
+        """Wait until every packet that the agent holds, now or when it had those counts, was
+        looked at."""
+        then = then or self.counts()
+        return self.wait("a look at all packets that L2 holds",
+                         lambda c: c["held_until_ms"] >= then["seconds"] * 1000, seconds)
+
     def wait_pass(self, seconds=120, held=True):
         """Wait until every page of the agent's memory was checked once more, from now, and
         every packet that it holds, unless not held."""
         then = self.counts()
         # the pass that is under way began before
-        return self.wait("a whole pass over L2's memory",
-                         lambda c: c["passes"] >= then["passes"] + 2
-                         and (not held or c["held_until_ms"] >= then["seconds"] * 1000), seconds)
+        counts = self.wait("a whole pass over L2's memory",
+                           lambda c: c["passes"] >= then["passes"] + 2, seconds)
+        return self.wait_held(seconds, then) if held else counts
 
     def finish(self):
         """Stop sending, wait for what is under way; the final counters."""
