@@ -90,7 +90,9 @@ def do_l2(args):
         for name, state in states.items():
             if state is not None:
                 print(f"L2 in {name}: {state}")
-        return 0 if any(states.values()) else 1
+        if not any(states.values()):
+            print("no L1 runs an L2: lab l2 start")
+            return 1
     return 0
 
 
