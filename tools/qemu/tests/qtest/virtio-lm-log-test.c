@@ -6,6 +6,8 @@
  */
 
 #include "qemu/osdep.h"
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include "qemu/atomic.h"
 #include "virtio-lm-common.h"
 
@@ -822,6 +824,64 @@ static void test_bitmap_has_no_bits_for_itself(void)
     lm_free(t);
 }
 
+/*
+ * Bits where a ring is are what the driver has asked for: the device takes them
+ * for what they are not, or finds them wrong and stops. It is there all the same,
+ * and a reset makes it as good as new.
+ */
+static void test_bitmap_over_ring(const void *opaque)
+{
+    const LMRing *ring = opaque;
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, ring->props);
+    uint64_t size = LM_RAM_SIZE / LM_PAGE / 8, start = t->next_page;
+    uint8_t packet[100] = { 0 };
+    unsigned n, part, i;
+
+    for (n = LM_RX; n <= LM_TX; n++) {
+        for (part = 0; part < 3; part++) {
+            LMQueue *q = &t->vq[n];
+            int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+            uint64_t base;
+            uint16_t id;
+            int left;
+
+            lm_start(t, ring->features);
+            base = (uint64_t[]) { q->desc, q->avail, q->used }[part];
+            lm_log_at(t, base, base + size);
+            for (i = 0; i < 20; i++) {
+                lm_add_rx(t, 2000, &id);
+                lm_kick(&t->vq[LM_RX]);
+                /* It need not get anywhere */
+                send(t->net, packet, sizeof(packet), MSG_DONTWAIT);
+                lm_tx(t, 60, i);
+                lm_settle(t);
+            }
+            g_assert_cmphex(lm_read(t, VIRTIO_LM_BASE_ADDR_LOW), ==, base);
+            lm_suspend(t);
+            lm_resume(t);
+
+            lm_set_status(t, 0);
+            do {
+                g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+                lm_settle(t);
+                g_assert_no_errno(ioctl(t->net, SIOCOUTQ, &left));
+            } while (left);
+            while (recv(t->net, packet, sizeof(packet), MSG_DONTWAIT) >= 0) {
+                continue;
+            }
+            memset(t->ram, 0, LM_RAM_SIZE);
+            t->next_page = start;
+            t->end = 0;
+            lm_start(t, ring->features);
+            lm_log_start(t);
+            lm_traffic(t, n * 3 + part);
+            lm_assert_no_fault(t);
+            lm_set_status(t, 0);
+        }
+    }
+    lm_free(t);
+}
+
 /* Random layouts */
 
 /* @head: bytes that are in one page, at least */
@@ -1015,5 +1075,6 @@ void lm_add_log_tests(void)
                    test_bitmap_is_not_logged);
     qtest_add_func("/virtio-lm/log/bitmap-has-no-bits-for-itself",
                    test_bitmap_has_no_bits_for_itself);
+    lm_add_per_ring("bitmap-over-ring", test_bitmap_over_ring);
     lm_add_per_ring("random", test_random);
 }
