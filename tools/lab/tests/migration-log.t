@@ -40,7 +40,7 @@ with tap.Tap() as t, tap.make_lab(l1s=2, dirty_log="device") as lab:
     here.misbehave(0, log_fault_after=1)
     moved = l2.migrate(here, there)
     t.note(moved)
-    t.ok(here.events("virtio_lm_log_fault"), "a failing log: the device says that it lost pages")
+    t.ok(l2.traced(here, "vhost_vdpa_log_fault"), "a failing log: the device says that it lost pages")
     t.ok("taking all RAM as dirty" in l2.said(here), "a failing log: L2's QEMU says that it sends all RAM again")
     traffic.wait_both_ways()
     counts = traffic.wait_pass()
