@@ -1,0 +1,96 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The set of vDPA modules with a dirty log: the driver in it builds without a word from compiler
+# (W=1) and sparse (C=1), it is installed before the kernel's own and removed again, and neither
+# another version's source nor somebody's folder is taken for ours.
+tool=/virtio-lm/src/tools/linux/modules-log
+out=/virtio-lm/run/modules-log
+n=0
+bad=0
+
+ok()
+{
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $n - $2"
+	else
+		echo "not ok $n - $2"
+		bad=1
+	fi
+}
+
+# refused WHAT PATTERN...: the last command has failed, and said all of that in $out.said
+refused()
+{
+	status=$?
+	what=$1
+	shift
+	for pattern; do
+		grep -q -e "$pattern" "$out.said" || status=0
+	done
+	[ "$status" != 0 ]
+	ok $? "$what"
+	[ "$status" != 0 ] || sed 's/^/# /' "$out.said"
+}
+
+# where vdpa comes from, for modprobe
+vdpa()
+{
+	modprobe --dirname "$INSTALL_MOD_PATH" --set-version "$release" --show-depends vdpa | tail -n 1
+}
+
+set -- /lib/modules/*/build
+release=${1%/build}
+release=${release##*/}
+
+KBUILD_EXTRA_WARN=1 KBUILD_CHECKSRC=1 "$tool" build -k "$release" "$out" >"$out.log" 2>&1
+ok $? "the set builds"
+grep -q '^  CHECK .*virtio_lm/log.c' "$out.log"
+ok $? "sparse has looked at the driver's log"
+grep -E 'virtio_lm/.*(warning|error)' "$out.log" | sed 's/^/# /' >"$out.warnings"
+[ ! -s "$out.warnings" ]
+ok $? "neither compiler nor sparse has anything to say of the driver"
+cat "$out.warnings"
+
+# as much of a kernel's modules as there has to be
+export INSTALL_MOD_PATH=$out.root
+kernel=$INSTALL_MOD_PATH/lib/modules/$release
+mkdir -p "$kernel/kernel/drivers"
+cp /lib/modules/"$release"/modules.builtin* /lib/modules/"$release"/modules.order "$kernel"
+cp -r "/lib/modules/$release/kernel/drivers/vdpa" "/lib/modules/$release/kernel/drivers/vhost" "$kernel/kernel/drivers"
+depmod -b "$INSTALL_MOD_PATH" "$release" 2>/dev/null
+before=$(vdpa)
+"$tool" install "$out" >"$out.said" 2>&1
+ok $? "it is installed"
+vdpa | grep -q /updates/virtio-lm-log/vdpa.ko
+ok $? "and comes before the kernel's own"
+"$tool" remove -k "$release" >"$out.said" 2>&1
+ok $? "it is removed"
+[ "$(vdpa)" = "$before" ] && [ ! -e "$kernel/updates/virtio-lm-log" ]
+ok $? "and the kernel's own are there again"
+"$tool" remove -k "$release" >"$out.said" 2>&1
+refused "what is not installed is not removed" "nothing installed"
+
+# a source of the next version
+version=$(sed -n 's/^#define UTS_RELEASE "\([0-9]*\.[0-9]*\.[0-9]*\).*/\1/p' \
+	/lib/modules/"$release"/build/include/generated/utsrelease.h)
+[ -n "$version" ] || version=$(echo "$release" | sed 's/^\([0-9]*\.[0-9]*\.[0-9]*\).*/\1/')
+next=${version%.*}.$((${version##*.} + 1))
+mkdir "$out.next"
+tar -C "$out.next" --strip-components=1 -xf /usr/src/linux-source-*.tar.xz --wildcards \
+	'*/Makefile' '*/drivers/vdpa/*' '*/drivers/vhost/*' '*/drivers/virtio/*' '*/include/linux/vdpa.h' \
+	'*/include/uapi/linux/vhost*' '*/Documentation/userspace-api/*' '*/MAINTAINERS'
+sed -i "s/^SUBLEVEL = .*/SUBLEVEL = ${next##*.}/" "$out.next/Makefile"
+INSTALL_MOD_PATH='' "$tool" build -k "$release" -s "$out.next" "$out.other" >"$out.said" 2>&1
+refused "another version's source is refused, and both versions are named" "Linux $next" "Linux $version"
+
+mkdir "$out.mine"
+echo precious >"$out.mine/src"
+INSTALL_MOD_PATH='' "$tool" build -k "$release" "$out.mine" >"$out.said" 2>&1
+refused "a folder that is not its own is left alone" "neither empty nor"
+[ "$(cat "$out.mine/src")" = precious ]
+ok $? "and so is what is in it"
+
+rm -r "$out" "$out.next" "$out.root"
+echo "1..$n"
+exit "$bad"
