@@ -182,10 +182,10 @@ class L1:
 
     def events(self, *names, since=0.0):
         """What its vdpa functions have traced of those names: (time in seconds, by the clock
-        of all L1s; name), oldest first."""
+        of all L1s; name; the rest), oldest first."""
         with open(self.trace_log, encoding="ascii", errors="replace") as file:
             words = [line.split(" ", 2) for line in file]
-        found = [(datetime.datetime.fromisoformat(event[0]).timestamp(), event[1])
+        found = [(datetime.datetime.fromisoformat(event[0]).timestamp(), *event[1:])
                  for event in words if len(event) == 3 and event[1] in names]
         return [event for event in found if event[0] >= since]
 
