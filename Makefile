@@ -19,7 +19,7 @@ help:
 	@echo "                        migrated live to the other on the device's dirty log, and back by"
 	@echo "                        shadow virtqueues; LOG=device or LOG=svq for one of the two"
 	@echo "  make soak N=200       L2 goes there and back N times; every page is checked each time"
-	@echo "  make check            every test; TESTS=\"migration lab\" for some"
+	@echo "  make check            the tests; TESTS=\"migration lab\" for some"
 	@echo "  make check-long       the same and more in their long forms, hours; ends with a table of"
 	@echo "                        what was counted"
 	@echo "  make mutants          deliberate bugs, each of which a test must find"

@@ -39,6 +39,7 @@ def what_is_wrong(src, dst, traffic):
                      if counts[name] > before[name]), True
 
 
+tap.need_log()
 with tap.Tap() as t, tap.make_lab(l1s=2, l2_memory=128, dirty_log="device") as lab:
     here, there = lab.l1s
     for l1 in here, there:

@@ -119,11 +119,19 @@ def press_return(l1):
         time.sleep(0.5)
 
 
+def complaints(l1):
+    """What its kernel has printed on the console since our init has begun: warnings and worse."""
+    lines = l1.serial().split("\n")
+    begin = next((n for n, line in enumerate(lines) if line.startswith("lab: starting")), 0)
+    return [line for line in lines[begin:] if line.startswith("[")]
+
+
 def values(words):
     """name=value in a line's words."""
     return dict(word.split("=") for word in words if "=" in word)
 
 
+tap.need_log()
 net.create()
 with tap.Tap() as t:
     for step in "logging", "suspended":
@@ -138,6 +146,7 @@ with tap.Tap() as t:
             l1.launch()
         before = values(wait_line(l1, f"held {step}"))
         t.ok(int(before["bits"]) > 0, f"{step}: the device has logged: {before['bits']} pages")
+        t.equal(complaints(l1), [], f"{step}: L1's kernel has nothing to complain about")
         file = f"{lab.run_dir}/{step}.saved"
         save(l1, file)
         t.ok(True, f"{step}: L1 is saved, {os.path.getsize(file) >> 20} MiB")
@@ -151,5 +160,6 @@ with tap.Tap() as t:
         t.equal(int(new["used"]), int(before["used"]) + 8, f"{step}: and serves its queue where it was")
         errnos = {k: v for k, v in values(words).items() if v != "0" and k not in ("bits", "used")}
         t.equal(errnos, {}, f"{step}: and does all that it is told")
+        t.equal(complaints(l1), [], f"{step}: and L1's kernel has nothing to complain about, still")
         l1.stop()
         os.remove(file)

@@ -88,6 +88,7 @@ CASES = (
     ("link cut after the stop", cut_after_the_stop, {"capabilities": [PAUSE]}),
 )
 
+tap.need_log()
 with tap.Tap() as t, tap.make_lab(l1s=2, dirty_log="device") as lab:
     here, there = lab.l1s
     for l1 in here, there:

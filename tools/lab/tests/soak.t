@@ -5,7 +5,7 @@ import os
 
 from vlm import soak, tap
 
-ROUNDS = int(os.environ.get("LM_ROUNDS", "20"))
+ROUNDS = int(os.environ["LM_ROUNDS"] or 20)
 
 with tap.Tap() as t, tap.make_lab(l1s=2, l2_memory=128) as lab:
     result = soak.Soak(lab)

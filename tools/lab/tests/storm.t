@@ -3,6 +3,7 @@
 """Whatever happens to a function while a VMM has its vDPA device open, started, logging or
 suspended: each of the VMM's calls comes back, what happens comes to its end, and the device works
 afterwards."""
+import select
 import subprocess
 import threading
 import time
@@ -38,9 +39,11 @@ class Storm:
         """Start a VMM that holds the device at a step."""
         vmm = self.l1.popen(["env", f"VDPA_DEV={self.recover()}", self.hold, *words], text=True,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        line = vmm.stdout.readline().strip()
+        # one that hangs says nothing
+        line = vmm.stdout.readline().strip() if select.select([vmm.stdout], [], [], SECONDS)[0] else ""
         if not line.startswith("held "):
-            raise LabError(f"vdpa_hold {' '.join(words)}: {line} {vmm.stdout.read()}")
+            vmm.kill()
+            raise LabError(f"vdpa_hold {' '.join(words)} does not hold the device within {SECONDS} s: {line}")
         return vmm
 
     def let_go(self, vmm):
@@ -124,6 +127,7 @@ def happen(event, storm, errors):
         errors.append(str(err))
 
 
+tap.need_log()
 with tap.Tap() as t, tap.make_lab(devices=1, device_props=PROPS) as lab:
     storm = Storm(lab)
     l2.take_over(storm.l1)

@@ -76,6 +76,18 @@ class Tap:
         return True
 
 
+def config(**changes):
+    """The lab's configuration, as `lab check` has it."""
+    return parse_config(os.environ["LM_OPTIONS"].split("\n")[1:], **changes)
+
+
+def need_log():
+    """Without a dirty log in vhost-vdpa there is nothing for this test to do."""
+    if not config().log_modules:
+        print("1..0 # SKIP the dirty log's modules are built for the lab's own kernel and driver alone")
+        sys.exit(0)
+
+
 def make_lab(**changes):
     """A lab of this test's own, its logs in a folder named after the test."""
     name = os.path.basename(sys.argv[0]).removesuffix(".t")
@@ -83,4 +95,4 @@ def make_lab(**changes):
     os.makedirs(run, exist_ok=True)
     # stdout is the TAP stream
     lab_module.PROGRESS = sys.stderr
-    return Lab(parse_config(os.environ["LM_OPTIONS"].split("\n")[1:], **changes), run)
+    return Lab(config(**changes), run)
