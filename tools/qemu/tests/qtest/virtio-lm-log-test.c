@@ -826,8 +826,8 @@ static void test_bitmap_has_no_bits_for_itself(void)
 
 /*
  * Bits where a ring is are what the driver has asked for: the device takes them
- * for what they are not, or finds them wrong and stops. It is there all the same,
- * and a reset makes it as good as new.
+ * for what they are not, or finds them wrong and stops. It is there all the
+ * same, and a reset makes it as good as new.
  */
 static void test_bitmap_over_ring(const void *opaque)
 {
@@ -841,12 +841,12 @@ static void test_bitmap_over_ring(const void *opaque)
         for (part = 0; part < 3; part++) {
             LMQueue *q = &t->vq[n];
             int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
-            uint64_t base;
+            uint64_t base, *parts[] = { &q->desc, &q->avail, &q->used };
             uint16_t id;
             int left;
 
             lm_start(t, ring->features);
-            base = (uint64_t[]) { q->desc, q->avail, q->used }[part];
+            base = *parts[part];
             lm_log_at(t, base, base + size);
             for (i = 0; i < 20; i++) {
                 lm_add_rx(t, 2000, &id);
