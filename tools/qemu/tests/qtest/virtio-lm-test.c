@@ -416,6 +416,34 @@ static void test_system_reset_clears_block(void)
     lm_free(t);
 }
 
+/* The rings were set up for the features that there were */
+static void test_features_stay_with_rings(void)
+{
+    const uint64_t select = offsetof(struct virtio_pci_common_cfg,
+                                     guest_feature_select);
+    const uint64_t feature = offsetof(struct virtio_pci_common_cfg,
+                                      guest_feature);
+    const uint8_t driver = VIRTIO_CONFIG_S_ACKNOWLEDGE |
+                           VIRTIO_CONFIG_S_DRIVER;
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,packed=on");
+    uint32_t high;
+
+    lm_start(t, LM_BIT(VIRTIO_F_RING_PACKED));
+    lm_set_status(t, driver);
+    qtest_writel(t->qts, t->common + select, 1);
+    high = qtest_readl(t->qts, t->common + feature);
+    g_assert_cmphex(high & LM_BIT(VIRTIO_F_RING_PACKED - 32), !=, 0);
+    qtest_writel(t->qts, t->common + feature, LM_BIT(VIRTIO_F_VERSION_1 - 32));
+    g_assert_cmphex(qtest_readl(t->qts, t->common + feature), ==, high);
+
+    lm_set_status(t, driver | VIRTIO_CONFIG_S_FEATURES_OK);
+    lm_set_status(t, driver | VIRTIO_CONFIG_S_FEATURES_OK |
+                  VIRTIO_CONFIG_S_DRIVER_OK);
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
+    lm_expect_tx(t, 60, 0);
+    lm_free(t);
+}
+
 static void test_unplug_in_use(void)
 {
     LMTest *t = lm_new(LM_ON_PC, "vdpa=on");
@@ -582,6 +610,8 @@ int main(int argc, char **argv)
                         test_flr_clears_block);
     qtest_add_func("/virtio-lm/life/system-reset-clears",
                    test_system_reset_clears_block);
+    qtest_add_func("/virtio-lm/life/features-stay-with-rings",
+                   test_features_stay_with_rings);
     qtest_add_func("/virtio-lm/life/unplug-in-use", test_unplug_in_use);
     qtest_add_func("/virtio-lm/refuse/legacy", test_legacy_is_refused);
     qtest_add_func("/virtio-lm/refuse/nothing-alone", test_alone_is_modern);
