@@ -372,6 +372,12 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 					    idx, ring);
 			return -EIO;
 		}
+		if (!virtio_lm_ring_valid(ring, packed, vq->num)) {
+			dev_err_ratelimited(&vdpa->dev,
+					    "vq %u: ring state 0x%08x is no position in a ring of %u\n",
+					    idx, ring, vq->num);
+			return -EIO;
+		}
 	}
 
 	virtio_lm_ring_decode(ring, packed, state);
