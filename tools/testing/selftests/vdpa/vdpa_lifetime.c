@@ -41,6 +41,7 @@ struct life {
 	uint64_t seed;
 	uint64_t rng;
 	bool late;		/* the function behaves until the device is started */
+	bool packed;		/* the rings are */
 	unsigned int steps;
 	int err;		/* of the first step that failed */
 	const char *step;	/* its name */
@@ -97,6 +98,7 @@ static int find_node(void)
 	return ret;
 }
 
+/* With the features that the driver offers by default, or with all that it can offer */
 static int add(struct life *l)
 {
 	static const uint8_t mac[6] = { 0x02, 0, 0, 0, 0, 0x77 };
@@ -105,13 +107,25 @@ static int add(struct life *l)
 		.mgmt_bus = "pci",
 		.mgmt_dev = l->pci,
 	};
+	struct vdpa_nl_info info;
+	int ret;
 
-	if (rng_below(&l->rng, 2))
-		a.mac = mac;
-	if (rng_below(&l->rng, 2)) {
+	if (rng_below(&l->rng, 3)) {
+		a.mac = rng_below(&l->rng, 2) ? mac : NULL;
+		a.set_mtu = rng_below(&l->rng, 2);
+	} else {
+		ret = vdpa_nl_mgmt_get("pci", l->pci, &info);
+		if (ret)
+			return ret;
+		l->packed = rng_below(&l->rng, 2);
+		a.set_features = true;
+		a.features = info.supported & ~BIT_ULL(VIRTIO_F_NOTIFICATION_DATA);
+		if (!l->packed)
+			a.features &= ~BIT_ULL(VIRTIO_F_RING_PACKED);
+		/* one that the device need not have */
 		a.set_mtu = true;
-		a.mtu = 1400;
 	}
+	a.mtu = 1400;
 	return vdpa_nl_dev_add(&a);
 }
 
@@ -122,10 +136,11 @@ static bool start(struct life *l)
 	int i;
 
 	l->suspended = false;
-	if (!did(l, "negotiate", vdpa_negotiate(v, MUST_HAVE | rng(&l->rng))))
+	if (!did(l, "negotiate", vdpa_negotiate(v, l->packed ? ~0ULL : MUST_HAVE | rng(&l->rng))))
 		return false;
 	for (i = 0; i < 2; i++) {
-		vq_set_start(&l->vq[i], rng_below(&l->rng, 2) ? rng(&l->rng) : 0);
+		/* no state of a packed ring is just a number */
+		vq_set_start(&l->vq[i], !l->packed && rng_below(&l->rng, 2) ? rng(&l->rng) : 0);
 		if (!did(l, "vq_setup", vq_setup(&l->vq[i], l->vq[i].avail_idx)) ||
 		    !did(l, "vq_enable", vq_enable(&l->vq[i], true)))
 			return false;
@@ -134,11 +149,16 @@ static bool start(struct life *l)
 	       did(l, "get_status", vdpa_get_status(v));
 }
 
-/* Whatever the rings hold is the device's word, which is not what this is about */
+/*
+ * Whatever the rings hold is the device's word, which is not what this is about. A packed ring
+ * stays empty.
+ */
 static void traffic(struct life *l)
 {
 	int i, slot;
 
+	if (l->packed)
+		return;
 	for (i = 0; i < 2; i++) {
 		while (vq_reap(&l->vq[i], NULL) >= 0)
 			;
@@ -164,13 +184,20 @@ static int resume(struct life *l)
 	return ret;
 }
 
-/* As a VMM reads and restores it; a state that it cannot read it does not restore */
-static int ring_state(struct life *l)
+/*
+ * As a VMM reads and restores it. What it gets is for another device to go on with, so the driver
+ * must not pass on what is no position in a packed ring.
+ */
+static int ring_state(struct life *l, unsigned int vq)
 {
-	uint32_t vq = rng_below(&l->rng, 2);
-	int ret = vdpa_get_base(&l->v, vq);
+	struct vhost_vring_state s = { .index = vq };
+	int ret = vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s);
 
-	return ret < 0 ? ret : vdpa_set_base(&l->v, vq, ret);
+	if (ret)
+		return ret;
+	if (l->packed && ((s.num & 0x7fff) >= RING || (s.num >> 16 & 0x7fff) >= RING))
+		return -EBADE;
+	return vdpa_set_base(&l->v, s.index, s.num);
 }
 
 /* One of what a VMM does with a device that it has started */
@@ -193,7 +220,7 @@ static void act(struct life *l)
 	case 3:
 	case 4:
 		if (l->suspended)
-			did(l, "ring_state", ring_state(l));
+			did(l, "ring_state", ring_state(l, rng_below(&l->rng, 2)));
 		break;
 	case 5:
 	case 6:
@@ -219,6 +246,21 @@ static void act(struct life *l)
 		if (did(l, "reset", vdpa_set_status(&l->v, 0)))
 			start(l);
 		break;
+	}
+}
+
+/* The source's end of a migration: what the destination goes on with is read */
+static void hand_over(struct life *l)
+{
+	int i;
+
+	if (!l->suspended && !did(l, "suspend", suspend(l)))
+		return;
+	for (i = 0; i < 2; i++)
+		did(l, "ring_state", ring_state(l, i));
+	if (vdpa_can(&l->v, CAP_LOG)) {
+		did(l, "log_off", log_set(&l->v, 0, 0));
+		did(l, "log_status", log_status(&l->v));
 	}
 }
 
@@ -255,6 +297,8 @@ static void drive(struct life *l)
 		wait_for_go(l);
 	while (acts--)
 		act(l);
+	if (rng_below(&l->rng, 2))
+		hand_over(l);
 	/* as a VMM ends, or as one that is killed */
 	if (rng_below(&l->rng, 2))
 		did(l, "stop", vdpa_set_status(&l->v, 0));
