@@ -112,15 +112,21 @@ static void family_attr(void *ctx, int type, const void *data, int len)
 		memcpy(ctx, data, len);
 }
 
-/* The family's number: it is given out when the vdpa module is loaded */
+/* The family's number: it is given out when the vdpa module is loaded, and asked for once */
 static int vdpa_family(uint16_t *family)
 {
+	static uint16_t known;
 	struct nl_msg m;
+	int ret;
 
+	*family = known;
+	if (known)
+		return 0;
 	msg_init(&m, GENL_ID_CTRL, CTRL_CMD_GETFAMILY);
 	msg_put_str(&m, CTRL_ATTR_FAMILY_NAME, VDPA_GENL_NAME);
-	*family = 0;
-	return nl_call(&m, family_attr, family);
+	ret = nl_call(&m, family_attr, family);
+	known = *family;
+	return ret;
 }
 
 static void copy_attr(void *dst, size_t size, const void *data, int len)

@@ -21,6 +21,7 @@
 
 #define OPEN_MS		20000	/* the last owner may still be closing */
 #define RESET_MS	10000
+#define UNPIN_MS	5000
 
 static const char * const cap_names[CAP_COUNT] = {
 	[CAP_SUSPEND]		= "suspend",
@@ -41,6 +42,8 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_LINK]		= "link",
 	[CAP_LOG]		= "log",
 	[CAP_ASID]		= "asid",
+	[CAP_UNBIND]		= "unbind",
+	[CAP_FAIL_NTH]		= "fail_nth",
 };
 
 /*
@@ -55,7 +58,7 @@ static const struct {
 	{ "virtio_lm_vdpa",
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
 	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
-	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS },
+	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND },
 	{ "vdpasim_net",
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
 	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },
@@ -172,6 +175,11 @@ static void find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_LOG;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as) && as > 1)
 		v->caps |= 1 << CAP_ASID;
+	if (!strcmp(v->mgmt_bus, "pci"))
+		v->caps |= 1 << CAP_UNBIND;
+	if (!access("/proc/self/fail-nth", W_OK) && !access("/sys/kernel/debug/failslab", F_OK) &&
+	    !access("/sys/kernel/debug/fail_page_alloc", F_OK))
+		v->caps |= 1 << CAP_FAIL_NTH;
 	if (v->offered & BIT_ULL(VIRTIO_RING_F_EVENT_IDX))
 		v->caps |= 1 << CAP_EVENT_IDX;
 	if (v->offered & BIT_ULL(VIRTIO_NET_F_MRG_RXBUF))
@@ -526,4 +534,56 @@ uint32_t rng(uint64_t *state)
 uint32_t rng_below(uint64_t *state, uint32_t n)
 {
 	return (uint64_t)rng(state) * n >> 32;
+}
+
+int vdpa_write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/* Pages that are pinned on the whole machine, or a negative errno */
+int vdpa_pinned_pages(void)
+{
+	long long acquired = -1, released = -1, n;
+	char name[64];
+	FILE *f;
+	int ret;
+
+	/* the CPUs keep counts of their own, which this gathers */
+	ret = vdpa_write_file("/proc/sys/vm/stat_refresh", "1");
+	if (ret)
+		return ret;
+	f = fopen("/proc/vmstat", "r");
+	if (!f)
+		return -errno;
+	while (fscanf(f, "%63s %lld", name, &n) == 2) {
+		if (!strcmp(name, "nr_foll_pin_acquired"))
+			acquired = n;
+		else if (!strcmp(name, "nr_foll_pin_released"))
+			released = n;
+	}
+	fclose(f);
+	return acquired < 0 || released < 0 ? -ENODATA : (int)(acquired - released);
+}
+
+/* Waits until no more than @before are pinned: others pin pages, too, but not for long */
+int vdpa_unpinned(int before)
+{
+	uint64_t end = deadline(UNPIN_MS);
+	int now;
+
+	while ((now = vdpa_pinned_pages()) > before) {
+		if (expired(end))
+			return -ETIMEDOUT;
+		sleep_ms(100);
+	}
+	return now < 0 ? now : 0;
 }

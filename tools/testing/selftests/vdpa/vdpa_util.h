@@ -44,6 +44,8 @@ enum vdpa_cap {
 	CAP_LINK,		/* the peer can take the link down and up */
 	CAP_LOG,		/* VHOST_BACKEND_F_DIRTY_LOG */
 	CAP_ASID,		/* more than one address space */
+	CAP_UNBIND,		/* its parent is on the PCI bus */
+	CAP_FAIL_NTH,		/* the kernel fails allocations on request */
 	CAP_COUNT
 };
 
@@ -92,6 +94,10 @@ void *vdpa_alloc(struct vdpa *v, size_t size, size_t align);
 uint64_t vdpa_iova(const struct vdpa *v, const void *p);
 int vdpa_iotlb(struct vdpa *v, uint8_t type, uint64_t iova, uint64_t size, void *addr,
 	       uint8_t perm);
+
+int vdpa_write_file(const char *path, const char *text);
+int vdpa_pinned_pages(void);
+int vdpa_unpinned(int before);
 
 uint64_t deadline(unsigned int ms);
 bool expired(uint64_t deadline);
