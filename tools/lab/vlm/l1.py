@@ -12,7 +12,7 @@ import time
 from . import net
 from .qmp import QMP
 
-BOOT_SECONDS = 240
+BOOT_SECONDS = 480
 ROOT_PORT = 16
 SSH_KEYS = "/virtio-lm/cache/ssh"
 UP_LINE = "lab: {} is up"
@@ -58,6 +58,7 @@ class L1:
         self.log = f"{run}/{self.name}.qemu.log"
         self.trace_log = f"{run}/{self.name}.trace.log"
         self.ready_seconds = None
+        self.lines_seen = 0
 
     def data_tap(self, function):
         """The tap behind the vdpa function of that number."""
@@ -85,7 +86,8 @@ class L1:
         """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
         c = self.config
         append = ("console=ttyS0 panic=-1 mitigations=off loglevel=5 intel_iommu=on no_timer_check "
-                  f"lab.name={self.name} lab.address={self.address} lab.mac={self.mgr_mac}")
+                  f"lab.name={self.name} lab.address={self.address} lab.mac={self.mgr_mac} "
+                  f"lab.kernel={c.kernel}")
         args = [c.qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
                 "-name", self.name, "-M", "q35,kernel-irqchip=split", "-bios", "qboot.rom",
                 "-smp", str(c.cpus), "-m", f"{c.memory}M", "-nodefaults",
@@ -166,11 +168,19 @@ class L1:
             if time.monotonic() > end:
                 raise LabError(f"{self.name}: not up within {BOOT_SECONDS} s, see {self.serial_log}")
             time.sleep(0.1)
-        while self.run(["true"], timeout=30).returncode != 0:
+        while not self.answers():
             if time.monotonic() > end or not self.alive():
                 raise LabError(f"{self.name}: sshd does not answer, see {self.serial_log}")
             time.sleep(0.3)
         self.ready_seconds = time.monotonic() - self.started
+
+    def answers(self):
+        """Does it run commands? The first one takes long where the machine is slow: keys are
+        agreed upon."""
+        try:
+            return self.run(["true"], timeout=60).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def qmp(self, command, /, **args):
         """Run a QMP command of its QEMU."""
@@ -253,6 +263,19 @@ class L1:
                            f"{(done.stderr or done.stdout).strip()[-400:]}")
         return done.stdout
 
+    def complaints(self, provoked=None):
+        """The findings in its kernel log since the last time, as collect_dmesg() has them: so
+        each test can be allowed other complaints. Only for a log that does not wrap around."""
+        lines = self.sh("dmesg --raw", timeout=240).splitlines()
+        return self.new_findings(lines, provoked)
+
+    def new_findings(self, lines, provoked):
+        """The findings in what is new in a kernel log."""
+        up = UP_LINE.format(self.name)
+        new = ([up] if self.lines_seen else []) + lines[self.lines_seen:]
+        self.lines_seen = len(lines)
+        return findings(new, up, provoked)
+
     def collect_dmesg(self, provoked=None):
         """Keep its kernel log in the run's folder; returns the findings in it, but for what
         matches the regular expression provoked: complaints that a test has asked for."""
@@ -268,9 +291,10 @@ class L1:
         if not lines:
             # it is gone or stuck: the console has all from level warning up
             lines = [f"<4>{line}" for line in self.serial().splitlines() if line.startswith("[")]
+            self.lines_seen = 0
         with open(path, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
-        return findings(lines, UP_LINE.format(self.name), provoked)
+        return self.new_findings(lines, provoked)
 
     def stop(self):
         """Power off, at once: all its disks are memory."""
