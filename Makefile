@@ -24,7 +24,7 @@ help:
 	@echo "                        what was counted"
 	@echo "  make mutants          deliberate bugs, each of which a test must find"
 	@echo "  make kselftest        the kselftests alone, in an L1"
-	@echo "  make setup            tree, kernel images, driver, QEMU: all that the above need"
+	@echo "  make setup            tree, kernels, driver, QEMU: all that the above need"
 	@echo "  make lab              how to use the lab by hand"
 	@echo "  make distclean        clean, and remove the cache"
 	@echo "  OPTIONS=...           for demo and check: your own kernel, QEMU, driver (make lab)"

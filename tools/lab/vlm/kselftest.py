@@ -2,14 +2,17 @@
 """The kselftests of tools/testing/selftests/vdpa in an L1, on each kind of vDPA parent: the
 kernel's simulator, a function of ours, and one whose doorbells can be mapped."""
 import contextlib
+import os
 import re
 import subprocess
+import time
 
-from . import l2, tap
+from . import l2, net, tap
 from .l1 import die_with_parent
 
 NAME = "vdpa0"
 DRIVER = "virtio_lm_vdpa"
+DEBUGFS = "/sys/kernel/debug"
 RESULT = re.compile(r"\s*(not )?ok \d+ (?:- )?(\S.*?)\s*(?:# SKIP\s*(.*))?$")
 # What driver and vhost-vdpa say to the requests that the tests know to be wrong
 PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
@@ -17,14 +20,22 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             r"|cannot add \S+ the function is already)")
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
-# without a folder of modules, the kernel has the simulator among its own
+# What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, INDIRECT_DESC,
+# EVENT_IDX, VERSION_1, ACCESS_PLATFORM, so with indirect descriptors, which are not offered
+# unless they are asked for. MTU: the longest frame that a tap and QEMU take.
+LOG_FEATURES = sum(1 << bit for bit in (5, 15, 16, 28, 29, 32, 33))
+LOG_MTU = 65521
+
+# What the tests print of the work they have done, for the reader
+FIGURES = re.compile(r"# \S+?:\d+:(\w+:(?:seed|fail_nth|fuzz)\b.*)")
+# What a run can be told by the environment (Documentation/kselftest-vdpa.rst), and what of
+# that makes it longer
+LONGER = ("VDPA_ROUNDS", "VDPA_FUZZ_CALLS")
+PASSED_ON = ("VDPA_SEED", "VDPA_FUZZ_THREADS") + LONGER
+
 SIMULATOR = f"""
 modprobe -a vdpa vhost_iotlb vhost_vdpa
-if [ -n "$1" ]; then
-	for module in vringh vdpa_sim vdpa_sim_net; do insmod $1/$module.ko; done
-else
-	modprobe vdpa_sim_net
-fi
+for module in vringh vdpa_sim vdpa_sim_net; do insmod $1/$module.ko; done
 vdpa dev add name {NAME} mgmtdev vdpasim_net mac 02:00:00:00:00:05 mtu 1500
 """
 
@@ -47,13 +58,18 @@ def results(t, what, lines):
 
 
 def run(t, l1, what, require, slow, only=()):
-    """Run every binary, or those in only, against the device NAME."""
+    """Run every binary, or those in only, against the device NAME; what they have printed of the
+    work they have done."""
+    figures = []
     node = l1.sh(f"ls /sys/bus/vdpa/devices/{NAME} | grep ^vhost-vdpa-").strip()
     env = ["env", f"VDPA_DEV=/dev/{node}", f"VDPA_TIMEOUT_SCALE={4 * slow}",
            f"VDPA_REQUIRE={require}"]
+    env += [f"{name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name)]
     folder = f"{l1.config.tools}/kselftest"
     settings = open(f"{folder}/settings", encoding="ascii").read()
-    timeout = int(re.search(r"timeout=(\d+)", settings).group(1))
+    timeout = slow * int(re.search(r"timeout=(\d+)", settings).group(1))
+    if any(os.environ.get(name) for name in LONGER):
+        timeout *= 12
     for name in only or open(f"{folder}/list", encoding="ascii").read().split():
         log = f"{l1.run_dir}/{what.replace(' ', '-')}.{name}.log"
         try:
@@ -64,10 +80,15 @@ def run(t, l1, what, require, slow, only=()):
             t.ok(False, f"{what}: {name} ends within {timeout} s")
             continue
         with open(log, encoding="utf-8", errors="replace") as file:
-            bad, _ = results(t, f"{what}: {name}", file.read().splitlines())
+            lines = file.read().splitlines()
+        bad, _ = results(t, f"{what}: {name}", lines)
+        for figure in filter(None, map(FIGURES.match, lines)):
+            t.note(figure.group(1))
+            figures.append(figure.group(1))
         # a binary that crashes, or that skips all, has not tested anything
         if not bad:
             t.equal(status, 0, f"{what}: {name} as a whole")
+    return figures
 
 
 def make_lab(**changes):
@@ -94,22 +115,47 @@ def wire_peer(lab, function):
 
 def run_function(t, lab, function, what, require, slow=1, words=(), only=()):
     """Run them, or only some, on a function of ours with a peer on its wire. words: for
-    `vdpa dev add`."""
+    `vdpa dev add`. Returns their figures."""
     l1 = lab.l1s[0]
     with wire_peer(lab, function) as peer:
         l2.take_over(l1, function, NAME, None, words)
-        run(t, l1, what, require, slow, only)
+        figures = run(t, l1, what, require, slow, only)
         t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
-    l1.sh(f"vdpa dev del {NAME}")
+    l1.sh(f"vdpa dev del {NAME}", timeout=60 * slow)
+    return figures
 
 
-def run_all(t, lab, slow=1):
-    """Run them on all kinds of parents. slow: how many times slower than usual the kernel is."""
+def run_logging(t, lab, function, what, *require, slow=1, only=()):
+    """Run them on a function of ours where vhost-vdpa has a dirty log."""
+    net.ip("link", "set", lab.l1s[0].data_tap(function), "mtu", str(LOG_MTU))
+    return run_function(t, lab, function, what,
+                        ",".join(("peer", "link", "log", "indirect") + require),
+                        slow, ["device_features", hex(LOG_FEATURES)], only)
+
+
+def run_all(t, lab):
+    """Run them on all kinds of parents."""
     l1 = lab.l1s[0]
-    l1.sh(f"set -- '{lab.config.simulator}'\n{SIMULATOR}", timeout=60 * slow)
-    run(t, l1, "vdpa_sim_net", "", slow)
-    l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim", timeout=60 * slow)
+    l1.sh(f"set -- '{lab.config.simulator}'\n{SIMULATOR}")
+    run(t, l1, "vdpa_sim_net", "", 1)
+    l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim")
 
     for function, what, require in ((0, "virtio_lm", "peer,link"),
                                     (1, "virtio_lm page-per-vq", "peer,link,doorbell")):
-        run_function(t, lab, function, what, require, slow)
+        run_function(t, lab, function, what, require)
+
+
+def debug_findings(l1):
+    """What the checks of a debug kernel have found that is not in its log, and those that are
+    off: lockdep and the checks of DMA mappings end when they have reported, or lack memory."""
+    # kmemleak wants two scans to find the same, the first when it is 5 s old (MSECS_MIN_AGE)
+    time.sleep(6)
+    found = l1.sh(f"cd {DEBUGFS}; for n in 1 2 3; do echo scan >kmemleak; done; cat kmemleak",
+                  timeout=600).splitlines()
+    for path, pattern in (("/proc/lockdep_stats", r"debug_locks:\s+1\b"),
+                          (f"{DEBUGFS}/dma-api/disabled", r"^N"),
+                          (f"{DEBUGFS}/dma-api/error_count", r"^0\b")):
+        text = l1.sh(f"cat {path}")
+        if not re.search(pattern, text):
+            found.append(f"{path} has not {pattern}: {text}")
+    return found
