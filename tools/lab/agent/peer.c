@@ -120,7 +120,8 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	rate = (unsigned int)strtoul(argv[3], NULL, 0);
-	sender_init(&s, stream_socket(argv[1], STREAM_PORT, STREAM_ROOM), argv[2], STREAM_PORT, rate);
+	sender_init(&s, stream_socket(argv[1], STREAM_PORT, STREAM_ROOM), argv[2], STREAM_PORT,
+		    rate);
 	sender_init(&held, stream_socket(argv[1], HELD_PORT, STREAM_ROOM), argv[2], HELD_PORT,
 		    rate > 4 ? rate / 4 : 1);
 	held.length = HELD_LENGTH;
