@@ -107,7 +107,7 @@ new_run()
 	flock 8
 }
 
-# The tree's name follows from what it is made of
+# The tree's name follows from what it is made of. With LM_FUZZ, it is the one of `lab fuzz`.
 tree_dir()
 {
 	key=$(
@@ -115,6 +115,7 @@ tree_dir()
 			echo "$LM_SUITE"
 			grep -v '^#' "$LM_SRC/tools/lab/packages"
 			cat "$LM_SRC/tools/lab/tree"
+			[ -z "${LM_FUZZ:-}" ] || cat "$LM_SRC/tools/lab/tree-fuzz" "$LM_SRC/tools/lab/packages-fuzz"
 		} | sha256sum | cut -c 1-12
 	)
 	echo "$LM_CACHE/tree/$key"
