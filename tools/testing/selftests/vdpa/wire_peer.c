@@ -54,7 +54,19 @@ static uint64_t now_us(void)
 	return t.tv_sec * 1000000ULL + t.tv_nsec / 1000;
 }
 
-/* The session of a frame: a known one, or a new one in the place of the oldest */
+static void begin_session(struct session *s, const struct wire_hdr *h)
+{
+	memset(s, 0, sizeof(*s));
+	memcpy(s->mac, h->src, WIRE_MAC_LEN);
+	s->id = ntohl(h->session);
+	s->last_used = now_us();
+}
+
+/*
+ * The session of a frame: a known one, or a new one in the place of the oldest. A
+ * hello is said before anything else, and a test that is repeated with its seed has
+ * the session that it had before: that one begins anew.
+ */
 static struct session *find_session(const struct wire_hdr *h)
 {
 	struct session *s, *oldest = &sessions[0];
@@ -67,10 +79,10 @@ static struct session *find_session(const struct wire_hdr *h)
 			oldest = s;
 	}
 	s = oldest;
-	memset(s, 0, sizeof(*s));
-	memcpy(s->mac, h->src, WIRE_MAC_LEN);
-	s->id = ntohl(h->session);
+	begin_session(s, h);
 found:
+	if (ntohs(h->op) == WIRE_HELLO)
+		begin_session(s, h);
 	s->last_used = now_us();
 	return s;
 }
