@@ -2,14 +2,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kselftests where vhost-vdpa has a dirty log, of the log and all others: a function of
 ours, on the set of modules that tools/linux/modules-log builds in place of the kernel's."""
+import os
+import re
+
 from vlm import kselftest, tap
 
+LONG_ROUNDS = 10000
 UNLOAD = "rmmod virtio_lm_vdpa vhost_vdpa vdpa"
 
 tap.need_log()
 with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS) as lab:
     l1 = lab.l1s[0]
-    kselftest.run_logging(t, lab, 0, "dirty log")
+    figures = kselftest.run_logging(t, lab, 0, "dirty log")
+    if tap.long_form() and not os.environ.get("VDPA_ROUNDS"):
+        os.environ["VDPA_ROUNDS"] = str(LONG_ROUNDS)
+        figures = kselftest.run_logging(t, lab, 0, "dirty log, long", only=["vdpa_log_oracle"])
+    rounds = [int(n) for n in re.findall(r"(\d+) rounds", " ".join(figures))]
+    # five kinds of traffic, and a few rounds more of its controls
+    t.figure("rounds of the log's oracle, over all kinds of traffic", sum(rounds), 5 * LONG_ROUNDS)
     l1.sh(UNLOAD)
     t.ok(True, "the modules can be unloaded again")
     t.clean_logs(lab, kselftest.PROVOKED)
