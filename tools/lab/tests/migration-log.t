@@ -30,7 +30,7 @@ def accesses(l1, since):
 
 
 tap.need_log()
-with tap.Tap() as t, tap.make_lab(l1s=2, dirty_log="device") as lab:
+with tap.Tap() as t, tap.make_lab(l1s=2, l2_memory=128, dirty_log="device") as lab:
     here, there = lab.l1s
     for l1 in here, there:
         l2.take_over(l1)
