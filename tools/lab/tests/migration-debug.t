@@ -46,7 +46,8 @@ with tap.Tap() as t, tap.make_lab(l1s=2, kernel=os.environ["LM_DEBUG_KERNEL"], v
         moved = l2.migrate(src, dst)
         t.note(moved)
         t.ok(fails or moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
-        t.equal(len(l2.traced(src, "vhost_vdpa_log_fault")), int(fails), f"{way}: it tells of those that it lost")
+        t.equal(len(l2.traced(src, "vhost_vdpa_log_fault")), int(fails),
+                f"{way}: the log {'fails, and L2 is told' if fails else 'does not fail'}")
         t.ok(not src.logging() and not dst.logging(), f"{way}: no device logs any more")
         traffic.wait_both_ways(120)
         counts = traffic.wait_pass(240)
