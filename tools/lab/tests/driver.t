@@ -1,21 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The driver builds without a word from compiler (W=1) and sparse (C=1).
-n=0
-bad=0
+. "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/driver-build
 log=$out.log
-
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		echo "not ok $n - $2"
-		bad=1
-	fi
-}
 
 /virtio-lm/src/tools/lab/driver "$out" C=1 >"$log" 2>&1
 ok $? "the driver builds out of tree against the distribution's headers"
@@ -31,5 +19,4 @@ ok $? "the module is GPL"
 modinfo -F alias "$out/virtio_lm_vdpa.ko" | grep -q 'pci:v00001AF4.*sd00004C4D'
 ok $? "the module is matched to functions of the device, by their subsystem id"
 
-echo "1..$n"
-exit "$bad"
+finish

@@ -5,19 +5,7 @@
 
 lab=/virtio-lm/src/tools/lab/lab
 name=selftest-$$
-n=0
-bad=0
-
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		echo "not ok $n - $2"
-		bad=1
-	fi
-}
+. "$(dirname "$0")/tap.sh"
 
 # is WHAT HAVE WANT
 is()
@@ -96,5 +84,4 @@ for sig in INT TERM HUP KILL; do
 done
 
 rm -r "/virtio-lm/cache/labs/$name"
-echo "1..$n"
-exit "$bad"
+finish

@@ -5,19 +5,7 @@
 # another version's source nor somebody's folder is taken for ours.
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
-n=0
-bad=0
-
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		echo "not ok $n - $2"
-		bad=1
-	fi
-}
+. "$(dirname "$0")/tap.sh"
 
 # refused WHAT PATTERN...: the last command has failed, and said all of that in $out.said
 refused()
@@ -92,5 +80,4 @@ refused "a folder that is not its own is left alone" "neither empty nor"
 ok $? "and so is what is in it"
 
 rm -r "$out" "$out.next" "$out.root"
-echo "1..$n"
-exit "$bad"
+finish

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Sourced by the tests in shell: TAP on stdout, as tools/lab/vlm/tap.py is for those in Python.
+# shellcheck shell=sh
+n=0
+bad=0
+
+# ok STATUS WHAT: one promise, kept if STATUS is 0
+ok()
+{
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $n - $2"
+	else
+		echo "not ok $n - $2"
+		bad=1
+	fi
+}
+
+# finish: the plan, and the exit status
+finish()
+{
+	echo "1..$n"
+	exit "$bad"
+}
