@@ -65,18 +65,6 @@ static bool did(struct life *l, const char *step, int ret)
 	return false;
 }
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
 /* vhost-vdpa's node of the device, named for vdpa_open() */
 static int find_node(void)
 {
@@ -314,7 +302,7 @@ close:
 
 static void live(struct life *l)
 {
-	if (!did(l, "bind", write_file(DRIVER "bind", l->pci)))
+	if (!did(l, "bind", vdpa_write_file(DRIVER "bind", l->pci)))
 		return;
 	if (did(l, "dev_add", add(l))) {
 		drive(l);
@@ -323,7 +311,7 @@ static void live(struct life *l)
 			did(l, "dev_del", vdpa_nl_dev_del(NAME));
 	}
 	/* the one step that may not fail: there would not be a next life */
-	if (!did(l, "unbind", write_file(DRIVER "unbind", l->pci)))
+	if (!did(l, "unbind", vdpa_write_file(DRIVER "unbind", l->pci)))
 		ksft_exit_fail_msg("seed %llu: cannot unbind %s: %s\n",
 				   (unsigned long long)l->seed, l->pci, strerror(l->err));
 }
