@@ -52,12 +52,13 @@ void bitmap_free(struct bitmap *b)
 
 int bitmap_map(struct bitmap *b)
 {
-	return vdpa_iotlb(b->v, VHOST_IOTLB_UPDATE, b->iova, b->size, b->words, VHOST_ACCESS_RW);
+	return vdpa_iotlb_asid(b->v, b->asid, VHOST_IOTLB_UPDATE, b->iova, b->size, b->words,
+			       VHOST_ACCESS_RW);
 }
 
 int bitmap_unmap(struct bitmap *b)
 {
-	return vdpa_iotlb(b->v, VHOST_IOTLB_INVALIDATE, b->iova, b->size, NULL, 0);
+	return vdpa_iotlb_asid(b->v, b->asid, VHOST_IOTLB_INVALIDATE, b->iova, b->size, NULL, 0);
 }
 
 /*
@@ -66,7 +67,9 @@ int bitmap_unmap(struct bitmap *b)
  */
 int bitmap_log(struct bitmap *b)
 {
-	return log_set(b->v, b->iova, b->size);
+	struct vhost_vdpa_log log = { .iova = b->iova, .size = b->size, .asid = b->asid };
+
+	return vdpa_ioctl(b->v, VHOST_VDPA_SET_LOG, &log);
 }
 
 /* Takes all bits, and tells @dirty the page of each; returns how many there were */

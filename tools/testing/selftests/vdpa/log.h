@@ -31,6 +31,7 @@ struct bitmap {
 	struct vdpa *v;
 	uint64_t *words;	/* little endian as a whole: bit p % 8 of byte p / 8 */
 	uint64_t iova;
+	uint32_t asid;		/* what it is mapped in, and logs: 0 unless it is set */
 	size_t size;
 };
 

@@ -119,7 +119,7 @@ static int send_frame(struct net *n, const struct wire_hdr *h)
 static void make_hdr(struct net *n, struct wire_hdr *h, enum wire_op op, uint32_t seq)
 {
 	memset(h, 0, sizeof(*h));
-	memcpy(h->dst, n->wire == WIRE_LOOP ? n->mac : n->peer, WIRE_MAC_LEN);
+	memcpy(h->dst, n->peer, WIRE_MAC_LEN);
 	memcpy(h->src, n->mac, WIRE_MAC_LEN);
 	h->type = htons(WIRE_ETHERTYPE);
 	h->op = htons(op);
@@ -164,6 +164,7 @@ static void on_frame(struct net *n, const uint8_t *frame, uint32_t len)
 	switch (ntohs(h->op)) {
 	case WIRE_HELLO:		/* one's own */
 		n->wire = WIRE_LOOP;
+		memcpy(n->peer, n->mac, WIRE_MAC_LEN);
 		break;
 	case WIRE_HELLO | WIRE_ANSWER:
 		n->wire = WIRE_PEER;

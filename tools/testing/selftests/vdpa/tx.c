@@ -5,13 +5,22 @@
 
 #include "tx.h"
 
-/* Starts the device, and its send queue anew */
-int tx_start(struct vdpa *v, struct vq *tx)
+/*
+ * Starts the device, and its send queue anew; also @rx, which nothing is received in,
+ * unless it is NULL: a device may want both to be there (virtio 1.2, 5.1.5).
+ */
+int tx_start(struct vdpa *v, struct vq *rx, struct vq *tx)
 {
 	int ret;
 
 	vq_set_start(tx, 0);
 	ret = vdpa_negotiate(v, MUST_HAVE);
+	if (!ret && rx) {
+		vq_set_start(rx, 0);
+		ret = vq_setup(rx, 0);
+		if (!ret)
+			ret = vq_enable(rx, true);
+	}
 	if (!ret)
 		ret = vq_setup(tx, 0);
 	if (!ret)

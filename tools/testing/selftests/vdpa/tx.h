@@ -14,7 +14,7 @@
 		 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
 #define MUST_HAVE (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
 
-int tx_start(struct vdpa *v, struct vq *tx);
+int tx_start(struct vdpa *v, struct vq *rx, struct vq *tx);
 int tx_send(struct vq *tx, unsigned int frames);
 
 #endif /* TX_H */

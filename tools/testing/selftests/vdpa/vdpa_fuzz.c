@@ -623,7 +623,7 @@ static int works(struct vdpa *v, struct vq *tx)
 
 	ret = vdpa_reopen(v);
 	if (!ret)
-		ret = tx_start(v, tx);
+		ret = tx_start(v, NULL, tx);
 	return ret ? ret : tx_send(tx, FRAMES);
 }
 

@@ -48,7 +48,7 @@ static void go_to(struct hold *h, enum step step)
 	must("bitmap", bitmap_init(&h->log, &h->v, LOG_IOVA));
 	must("map the bitmap", bitmap_map(&h->log));
 	if (step >= RUNNING) {
-		must("start", tx_start(&h->v, &h->tx));
+		must("start", tx_start(&h->v, NULL, &h->tx));
 		must("send", tx_send(&h->tx, FRAMES));
 	}
 	if (step >= LOGGING) {
@@ -119,7 +119,7 @@ int main(int argc, char **argv)
 	TRY("resume", vdpa_ioctl(&h.v, VHOST_VDPA_RESUME, NULL));
 	TRY("log_stop", log_set(&h.v, 0, 0));
 	TRY("reset", vdpa_reset(&h.v));
-	TRY("start", tx_start(&h.v, &h.tx));
+	TRY("start", tx_start(&h.v, NULL, &h.tx));
 	TRY("unmap", bitmap_unmap(&h.log));
 	vq_free(&h.tx);
 	vdpa_close(&h.v);

@@ -434,11 +434,12 @@ uint64_t vdpa_iova(const struct vdpa *v, const void *p)
 	return v->iova + ((const uint8_t *)p - v->mem);
 }
 
-int vdpa_iotlb(struct vdpa *v, uint8_t type, uint64_t iova, uint64_t size, void *addr,
-	       uint8_t perm)
+int vdpa_iotlb_asid(struct vdpa *v, uint32_t asid, uint8_t type, uint64_t iova, uint64_t size,
+		    void *addr, uint8_t perm)
 {
 	struct vhost_msg_v2 msg = {
 		.type = VHOST_IOTLB_MSG_V2,
+		.asid = asid,
 		.iotlb = {
 			.iova = iova,
 			.size = size,
@@ -452,6 +453,12 @@ int vdpa_iotlb(struct vdpa *v, uint8_t type, uint64_t iova, uint64_t size, void 
 	if (n < 0)
 		return -errno;
 	return n == sizeof(msg) ? 0 : -EIO;
+}
+
+int vdpa_iotlb(struct vdpa *v, uint8_t type, uint64_t iova, uint64_t size, void *addr,
+	       uint8_t perm)
+{
+	return vdpa_iotlb_asid(v, 0, type, iova, size, addr, perm);
 }
 
 static uint64_t now_ms(void)

@@ -92,6 +92,8 @@ int vdpa_set_base(struct vdpa *v, uint32_t vq, uint32_t base);
 int vdpa_mem_init(struct vdpa *v, uint64_t iova);
 void *vdpa_alloc(struct vdpa *v, size_t size, size_t align);
 uint64_t vdpa_iova(const struct vdpa *v, const void *p);
+int vdpa_iotlb_asid(struct vdpa *v, uint32_t asid, uint8_t type, uint64_t iova, uint64_t size,
+		    void *addr, uint8_t perm);
 int vdpa_iotlb(struct vdpa *v, uint8_t type, uint64_t iova, uint64_t size, void *addr,
 	       uint8_t perm);
 
