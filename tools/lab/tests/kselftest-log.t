@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kselftests where vhost-vdpa has a dirty log, of the log and all others: a function of
-ours, on the set of modules that tools/linux/modules-log builds in place of the kernel's."""
+"""The kselftests where vhost-vdpa has a dirty log, of the log and all others, on the set of
+modules that tools/linux/modules-log builds in place of the kernel's: a function of ours, and the
+simulator, which has more than one address space."""
 import os
 import re
 
@@ -14,6 +15,11 @@ tap.need_log()
 with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS) as lab:
     l1 = lab.l1s[0]
     figures = kselftest.run_logging(t, lab, 0, "dirty log")
+    # on the addresses of the process, which is its default, and on physical ones, as others are
+    for parameter in "use_va=1", "use_va=0":
+        figures += kselftest.run_simulator(t, l1, f"{lab.config.log_modules}/sim",
+                                           f"dirty log of vdpa_sim_net {parameter}", "log,asid,wire",
+                                           parameter)
     if tap.long_form() and not os.environ.get("VDPA_ROUNDS"):
         os.environ["VDPA_ROUNDS"] = str(LONG_ROUNDS)
         figures = kselftest.run_logging(t, lab, 0, "dirty log, long", only=["vdpa_log_oracle"])
