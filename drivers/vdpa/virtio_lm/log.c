@@ -84,8 +84,7 @@ static int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
  * @size: of the bitmap in bytes, or 0 to stop
  *
  * Return: 0, -ERANGE if the bitmap ends where LM_END_ADDR does not reach, -EIO if the device
- *	   refused or cannot report that a page was not logged, -ENODEV if it is gone,
- *	   -ETIMEDOUT if it did not stop in time
+ *	   refused, -ENODEV if it is gone, -ETIMEDOUT if it did not stop in time
  */
 int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size)
 {
@@ -98,8 +97,6 @@ int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base
 
 	if (!size)
 		ret = virtio_lm_stop_log(vlm);
-	else if (!(vlm->func->caps & VIRTIO_LM_CAP_FAULT))
-		ret = -EIO;
 	else if (check_add_overflow(base, size, &end))
 		ret = -ERANGE;
 	else

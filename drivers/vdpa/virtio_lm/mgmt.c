@@ -181,18 +181,19 @@ static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
  * DMA goes through the function's own IOMMU domain: neither set_map nor dma_map, so one group
  * and one address space. Linux 6.18 put the DMA device into a union.
  */
-static struct virtio_lm_vdpa *virtio_lm_alloc(struct device *dev, const char *name)
+static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const char *name)
 {
+	bool tells_faults = func->caps & VIRTIO_LM_CAP_FAULT;
+	const struct vdpa_config_ops *ops = &virtio_lm_vdpa_ops[tells_faults];
+	struct device *dev = &func->mdev.pci_dev->dev;
 	struct virtio_lm_vdpa *vlm;
 
 #ifdef VIRTIO_LM_VDPA_HAS_VMAP
-	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, &virtio_lm_vdpa_ops, NULL,
-				1, 1, name, false);
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, ops, NULL, 1, 1, name, false);
 	if (!IS_ERR(vlm))
 		vlm->vdpa.vmap.dma_dev = dev;
 #else
-	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, &virtio_lm_vdpa_ops,
-				1, 1, name, false);
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, ops, 1, 1, name, false);
 	if (!IS_ERR(vlm))
 		vlm->vdpa.dma_dev = dev;
 #endif
@@ -221,7 +222,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	if (ret)
 		return ret;
 
-	vlm = virtio_lm_alloc(&pdev->dev, name);
+	vlm = virtio_lm_alloc(func, name);
 	if (IS_ERR(vlm))
 		return PTR_ERR(vlm);
 
