@@ -22,6 +22,8 @@
 #define HELD_NS			((int64_t)(10 * NSEC_PER_SEC))
 #define HELD_ROOM		(24 << 20)
 #define PEEK_NS			(NSEC_PER_SEC / 50)
+/* to wake up for a page or two each time would cost a slow host more than the pages do */
+#define WAIT_NS			(NSEC_PER_SEC / 20)
 
 struct memory {
 	uint64_t *words;
@@ -71,7 +73,7 @@ static void memory_run(struct memory *m)
 	uint64_t now = now_ns();
 
 	/* a few pages at a time: on a starved host the stream must go on beside them */
-	if (now > m->due_ns + NSEC_PER_SEC / 100)
+	if (now > m->due_ns + 2 * WAIT_NS)
 		m->due_ns = now;
 	for (; m->due_ns <= now; m->due_ns += NSEC_PER_SEC / m->rate)
 		memory_page(m);
@@ -153,7 +155,7 @@ int main(int argc, char **argv)
 
 	for (;;) {
 		struct pollfd p = { .fd = s.fd, .events = POLLIN };
-		uint64_t next;
+		uint64_t now;
 
 		memory_run(&m);
 		/* not until there are no more: they may come faster than they are dealt with */
@@ -198,16 +200,12 @@ int main(int argc, char **argv)
 			print_pair("held_bad", mine.held_bad);
 			printf("\n");
 		}
-		next = s.next_ns < m.due_ns ? s.next_ns : m.due_ns;
-		if (next > now_ns()) {
-			uint64_t wait = next - now_ns();
-			struct timespec ts = {
-				.tv_sec = (time_t)(wait / NSEC_PER_SEC),
-				.tv_nsec = (long)(wait % NSEC_PER_SEC),
-			};
+		now = now_ns();
+		if (s.next_ns > now) {
+			uint64_t wait = s.next_ns - now;
+			struct timespec ts = { .tv_nsec = (long)(wait < WAIT_NS ? wait : WAIT_NS) };
 
-			if (wait < NSEC_PER_SEC)
-				ppoll(&p, 1, &ts, NULL);
+			ppoll(&p, 1, &ts, NULL);
 		}
 	}
 }

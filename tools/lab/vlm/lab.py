@@ -43,6 +43,7 @@ class Config:
     l2_append: str = ""
     l2_qemu_args: str = ""
     rate: int = 200
+    pages: int = 2000
     accel: str = "auto"
     kvm: bool = False
 
