@@ -12,13 +12,10 @@ import os
 import re
 import time
 
-from vlm import kselftest, tap
+from vlm import debug, kselftest, tap
 
-# How many times slower than a stock kernel this one is
-SLOW = 4
+SLOW = debug.SLOW
 DRIVER = kselftest.DRIVER
-# every report and not the first alone, in a log that does not wrap around
-APPEND = "kasan_multi_shot log_buf_len=8M"
 
 # what lacks memory says so: the driver and the library under it, the driver core that has no device
 # for them, PCI, interrupts, sockets, the IOMMU's driver
@@ -38,7 +35,7 @@ HOSTILE = (rf"{kselftest.PROVOKED}|vhost-vdpa-\d+: no iotlb for asid|vq \d+: can
 def kunit(t, l1):
     """The results of the tests that the driver has run while it was loaded."""
     l1.sh(f"modprobe {DRIVER}", timeout=60 * SLOW)
-    text = l1.sh(f"cat {kselftest.DEBUGFS}/kunit/*/results")
+    text = l1.sh(f"cat {debug.DEBUGFS}/kunit/*/results")
     bad, count = kselftest.results(t, "KUnit", text.splitlines())
     t.ok(count > 10 and not bad, f"KUnit: {count} results, none of them bad")
 
@@ -48,9 +45,8 @@ def counted(figures, pattern):
     return sum(int(found.group(1)) for found in (re.search(pattern, f) for f in figures) if found)
 
 
-with tap.Tap() as t, tap.make_lab(kernel=os.environ["LM_DEBUG_KERNEL"], append=APPEND, driver="",
-                                  vdpa_modules="stock", devices=1,
-                                  device_props=f"{kselftest.PROPS},page-per-vq=on") as lab:
+with tap.Tap() as t, tap.make_lab(devices=1, device_props=f"{kselftest.PROPS},page-per-vq=on",
+                                  **debug.kernel()) as lab:
     l1 = lab.l1s[0]
     t.note(f"up after {l1.ready_seconds:.1f} s")
     begin = time.monotonic()
@@ -84,5 +80,6 @@ with tap.Tap() as t, tap.make_lab(kernel=os.environ["LM_DEBUG_KERNEL"], append=A
 
     l1.sh(f"modprobe -r {DRIVER} virtio_vdpa vhost_vdpa vhost_iotlb", timeout=60 * SLOW)
     t.equal(l1.sh("grep -E 'vdpa|vhost' /proc/modules || :"), "", "all modules can be unloaded again")
-    t.equal(kselftest.debug_findings(l1), [], "no memory is leaked, lockdep and the checks of DMA are on")
+    t.equal(debug.leaks(l1), [], "no memory is leaked")
+    t.equal(debug.ended(l1), [], "lockdep and the checks of DMA are on to the end")
     t.clean_logs(lab)

@@ -15,7 +15,7 @@ import select
 import subprocess
 import time
 
-from vlm import kselftest, l2, tap
+from vlm import debug, kselftest, l2, tap
 from vlm.l1 import LabError, UP_LINE, findings
 from vlm.qmp import QMP
 
@@ -228,10 +228,8 @@ changes = {"devices": 2, "queues": 2, "device_props":
            f"{kselftest.PROPS},packed=on,mq=on;{kselftest.PROPS},x-lm-truncate=on"}
 slow = 1
 if tap.long_form():
-    # the driver and the dirty log are in its tree
-    changes.update(kernel=os.environ["LM_DEBUG_KERNEL"], driver="", vdpa_modules="stock",
-                   append="kasan_multi_shot log_buf_len=8M")
-    slow = 4
+    changes.update(debug.kernel())
+    slow = debug.SLOW
 
 with tap.Tap() as t, tap.make_lab(**changes) as lab:
     l1 = lab.l1s[0]

@@ -1,45 +1,94 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""L2 migrates live between two L1s, there and back, on QEMU's shadow virtqueues, for that is all
-there is where one of the parts knows of no dirty log: there, as the kernel's vDPA modules are
-stock; back, as L2's QEMU is without patches/qemu/log."""
+"""L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands: the
+device logs the pages that it dirties. Under traffic in both directions, all the while. Then with a
+log that fails: all of L2's RAM is sent again. At last by QEMU's shadow virtqueues, for that is all
+there is where one of the parts has no dirty log, or one that a VMM cannot rely upon."""
 import dataclasses
+import os
+import re
+import time
 
-from vlm import l2, tap
-from vlm.traffic import Traffic, account
+from vlm import l2, nested, tap
+from vlm.kselftest import DRIVER
+from vlm.traffic import wrong
 
-# Each migration has two gaps in the traffic: the source changes over to shadow virtqueues, L2
-# changes its place.
-GAPS = 4
+# registers of the LM block, see include/linux/virtio_lm.h
+LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
+# LM_CAPS without VIRTIO_LM_CAP_FAULT
+CANNOT_TELL = 0x4d4c0105
+# there and back
+ROUNDS = int(os.environ["LM_ROUNDS"] or 5)
+# two for each migration: the source changes over to shadow virtqueues, L2 changes its place
+GAPS = 2 * (2 * ROUNDS + 3)
 
-with tap.Tap() as t, tap.make_lab(l1s=2) as lab:
-    here, there = lab.l1s
-    here.config = dataclasses.replace(lab.config, vdpa_modules="stock")
-    there.config = dataclasses.replace(lab.config, l2_qemu=lab.config.qemu)
-    for l1 in here, there:
-        t.equal(l2.take_over(l1), l2.NODE, f"{l1.name}: the driver takes the function over")
-    l2.start(here)
-    t.equal(l2.dirty_log(here), "svq", "stock modules: L2's QEMU says that it migrates by shadow virtqueues")
-    t.note(f"L2 up after {l2.wait_up(here):.1f} s")
-    traffic = Traffic(f"{lab.config.tools}/peer", lab.config.rate, f"{lab.run_dir}/traffic.log")
+
+def accesses(l1, since):
+    """How many accesses to its device's registers have started, and stopped, the log since then:
+    those before the one that suspends, and the last that writes LM_LOGGING_CTRL and on, as far as
+    LM_STATUS is read."""
+    events = l1.events("virtio_lm_read", "virtio_lm_write", since=since)
+    registers = [(name, int(re.search(r"addr (0x\w+)", text)[1], 16)) for _, name, text in events]
+    starts = registers.index(("virtio_lm_write", DEV_CTRL))
+    last = len(registers) - 1 - registers[::-1].index(("virtio_lm_write", LOGGING_CTRL))
+    stops = next(n for n, access in enumerate(registers[last + 1:] + [None])
+                 if access != ("virtio_lm_read", STATUS))
+    return starts, 1 + stops
+
+
+def migrate(t, what, src, dst, traffic):
+    """One migration, after which all is well; what it took."""
+    moved = l2.migrate(src, dst)
+    t.note(f"{moved}; unserved {moved.unserved_ms:.0f} ms")
+    t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
+    t.equal(l2.running(src), None, f"{what}: and nowhere else")
+    t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
     traffic.wait_both_ways()
-    t.ok(True, "packets go both ways before any migration")
-    traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
+    t.equal(wrong(traffic.counts()), "", f"{what}: packets go both ways after it, and all is well")
+    return moved
 
-    for src, dst in (here, there), (there, here):
-        way = f"{src.name} to {dst.name}"
-        t.note(l2.migrate(src, dst))
-        t.equal(l2.running(dst), "running", f"{way}: L2 runs on the destination")
-        t.equal(l2.running(src), None, f"{way}: and nowhere else")
-        t.equal(src.events("virtio_lm_log_start"), [], f"{way}: the device has never logged")
-        traffic.wait_both_ways()
-        t.ok(True, f"{way}: packets go both ways after it")
-        counts = traffic.wait_pass()
-        t.equal((counts["pages_bad"], counts["held_bad"]), (0, 0), f"{way}: every page of L2's memory is intact")
 
-    account(t, traffic, lab.config.rate, GAPS)
-    # the agent's own account, over its serial port and not over the network
-    received = traffic.counts()["out_received"]
-    t.equal(l2.agent_count(here, "received", received), received, "L2's own counter is what its packets have said")
-    l2.stop(here)
-    t.clean_logs(lab)
+def by_shadow(t, what, said, src, dst, traffic):
+    """One migration by shadow virtqueues, which L2's QEMU says, or knows of nothing else."""
+    begin = time.time()
+    t.equal(l2.dirty_log(src), said, f"{what}: L2's QEMU says that it migrates by shadow virtqueues")
+    migrate(t, what, src, dst, traffic)
+    t.equal(src.events("virtio_lm_log_start", since=begin), [], f"{what}: the device has not logged")
+
+
+with tap.Tap() as t, nested.make_lab() as lab:
+    here, there = lab.l1s
+    traffic = nested.boot(t, lab)
+    t.equal(here.events("virtio_lm_log_start"), [], "the device does not log before a migration")
+
+    begin = time.time()
+    for n in range(ROUNDS):
+        for src, dst in (here, there), (there, here):
+            way = f"round {n + 1}, {src.name} to {dst.name}"
+            moved = migrate(t, way, src, dst, traffic)
+            t.ok(moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
+            if not n and src is here:
+                starts, stops = accesses(src, begin)
+                t.at_most(starts, 6, f"{way}: registers that it takes to start the log")
+                t.at_most(stops, 2, f"{way}: and to stop it")
+
+    # what the device dirties from its second page on, it does not know
+    here.misbehave(0, log_fault_after=1)
+    there.config = dataclasses.replace(lab.config, l2_qemu=lab.config.qemu)
+    migrate(t, "a failing log", here, there, traffic)
+    t.ok(l2.traced(here, "vhost_vdpa_log_fault"), "a failing log: the device says that it lost pages")
+    t.ok("taking all RAM as dirty" in l2.said(here), "a failing log: L2's QEMU says that it sends all RAM again")
+
+    here.sh(f"rmmod {DRIVER} vhost_vdpa vdpa")
+    if nested.DEBUG:
+        # its kernel has no vDPA modules without a log
+        what = "a device that cannot tell what it has not logged"
+        here.misbehave(0, log_fault_after=0, caps=CANNOT_TELL)
+    else:
+        what = "stock modules"
+        here.config = dataclasses.replace(lab.config, vdpa_modules="stock")
+    l2.take_over(here)
+    by_shadow(t, "QEMU without the patches", "unknown", there, here, traffic)
+    by_shadow(t, what, "svq", here, there, traffic)
+
+    nested.end(t, lab, traffic, GAPS)

@@ -5,14 +5,12 @@ import contextlib
 import os
 import re
 import subprocess
-import time
 
 from . import l2, net, tap
 from .l1 import die_with_parent
 
 NAME = "vdpa0"
 DRIVER = "virtio_lm_vdpa"
-DEBUGFS = "/sys/kernel/debug"
 RESULT = re.compile(r"\s*(not )?ok \d+ (?:- )?(\S.*?)\s*(?:# SKIP\s*(.*))?$")
 # What driver and vhost-vdpa say to the requests that the tests know to be wrong
 PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
@@ -151,19 +149,3 @@ def run_all(t, lab):
     for function, what, require in ((0, "virtio_lm", "peer,link"),
                                     (1, "virtio_lm page-per-vq", "peer,link,doorbell")):
         run_function(t, lab, function, what, require)
-
-
-def debug_findings(l1):
-    """What the checks of a debug kernel have found that is not in its log, and those that are
-    off: lockdep and the checks of DMA mappings end when they have reported, or lack memory."""
-    # kmemleak wants two scans to find the same, the first when it is 5 s old (MSECS_MIN_AGE)
-    time.sleep(6)
-    found = l1.sh(f"cd {DEBUGFS}; for n in 1 2 3; do echo scan >kmemleak; done; cat kmemleak",
-                  timeout=600).splitlines()
-    for path, pattern in (("/proc/lockdep_stats", r"debug_locks:\s+1\b"),
-                          (f"{DEBUGFS}/dma-api/disabled", r"^N"),
-                          (f"{DEBUGFS}/dma-api/error_count", r"^0\b")):
-        text = l1.sh(f"cat {path}")
-        if not re.search(pattern, text):
-            found.append(f"{path} has not {pattern}: {text}")
-    return found
