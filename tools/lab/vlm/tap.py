@@ -88,11 +88,15 @@ def need_log():
         sys.exit(0)
 
 
-def make_lab(**changes):
-    """A lab of this test's own, its logs in a folder named after the test."""
-    name = os.path.basename(sys.argv[0]).removesuffix(".t")
-    run = f"/virtio-lm/run/{name}"
-    os.makedirs(run, exist_ok=True)
+def run_dir():
+    """The folder for the logs of this test, which is named after it."""
+    path = f"/virtio-lm/run/{os.path.basename(sys.argv[0]).removesuffix('.t')}"
+    os.makedirs(path, exist_ok=True)
     # stdout is the TAP stream
     lab_module.PROGRESS = sys.stderr
-    return Lab(config(**changes), run)
+    return path
+
+
+def make_lab(**changes):
+    """A lab of this test's own."""
+    return Lab(config(**changes), run_dir())
