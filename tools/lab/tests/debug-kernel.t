@@ -6,7 +6,7 @@ still on when all is done. So, too, when each allocation fails in its turn, and 
 calls: VDPA_FUZZ_CALLS of them, VDPA_SEED repeats one (Documentation/kselftest-vdpa.rst).
 
 One function has all that the kselftests can use: a dirty log, doorbells that can be mapped,
-indirect descriptors. The simulator is left to the stock kernel: it is not what is tested here.
+indirect descriptors. What takes two address spaces is tried on the simulator.
 """
 import os
 import re
@@ -66,6 +66,8 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=f"{kselftest.PROPS},pa
 
     kselftest.run_logging(t, lab, 0, "debug kernel", "doorbell", slow=SLOW)
     done("kselftests", kselftest.PROVOKED)
+    kselftest.run_simulator(t, l1, "", "simulator", "log,asid,wire", slow=SLOW, only=["vdpa_log", "vdpa_log_oracle"])
+    done("simulator", kselftest.PROVOKED)
 
     failed = kselftest.run_logging(t, lab, 0, "failing memory", "doorbell", "fail_nth", slow=SLOW,
                                    only=["vdpa_fail_nth"])

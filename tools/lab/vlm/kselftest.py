@@ -34,9 +34,13 @@ PASSED_ON = ("VDPA_SEED", "VDPA_FUZZ_THREADS") + LONGER
 # Where vdpa and vhost_vdpa of a set with a dirty log are loaded, modprobe leaves it at that
 SIMULATOR = f"""
 modprobe -a vdpa vhost_iotlb vhost_vdpa
-insmod $1/vringh.ko
-insmod $1/vdpa_sim.ko ${{2-}}
-insmod $1/vdpa_sim_net.ko
+if [ "$1" ]; then
+	insmod $1/vringh.ko
+	insmod $1/vdpa_sim.ko ${{2-}}
+	insmod $1/vdpa_sim_net.ko
+else
+	modprobe vdpa_sim_net
+fi
 vdpa dev add name {NAME} mgmtdev vdpasim_net mac 02:00:00:00:00:05 mtu 1500
 """
 
@@ -134,12 +138,12 @@ def run_logging(t, lab, function, what, *require, slow=1, only=()):
                         slow, ["device_features", hex(LOG_FEATURES)], only)
 
 
-def run_simulator(t, l1, folder, what, require="", parameter=""):
-    """Run them on the simulator that was built in that folder, with that parameter of its module.
-    Returns their figures."""
-    l1.sh(f"set -- '{folder}' {parameter}\n{SIMULATOR}")
-    figures = run(t, l1, what, require, 1)
-    l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim vringh")
+def run_simulator(t, l1, folder, what, require="", parameter="", slow=1, only=()):
+    """Run them on the simulator that was built in that folder, with that parameter of its module,
+    or on the kernel's own if that is empty. Returns their figures."""
+    l1.sh(f"set -- '{folder}' {parameter}\n{SIMULATOR}", timeout=60 * slow)
+    figures = run(t, l1, what, require, slow, only)
+    l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim vringh", timeout=60 * slow)
     return figures
 
 
