@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The set of vDPA modules with a dirty log: the driver in it builds without a word from compiler
-# (W=1) and sparse (C=1), it is installed before the kernel's own and removed again, and neither
+# (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's own and removed again, and neither
 # another version's source nor somebody's folder is taken for ours.
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
@@ -39,6 +39,18 @@ grep -E 'virtio_lm/.*(warning|error)' "$out.log" | sed 's/^/# /' >"$out.warnings
 [ ! -s "$out.warnings" ]
 ok $? "neither compiler nor sparse has anything to say of the driver"
 cat "$out.warnings"
+
+# a checkout with one patch more each time
+part=$out.part
+mkdir -p "$part/tools" "$part/patches/linux-6.12"
+cp -r /virtio-lm/src/drivers /virtio-lm/src/include "$part"
+cp -r /virtio-lm/src/tools/linux "$part/tools"
+for patch in /virtio-lm/src/patches/linux-6.12/*.patch; do
+	cp "$patch" "$part/patches/linux-6.12"
+	MAKEFLAGS=-j2 "$part/tools/linux/modules-log" build -k "$release" "$part/set" >"$out.said" 2>&1 &&
+		! grep -q 'warning:' "$out.said"
+	ok $? "the set builds after ${patch##*/}, without a warning"
+done
 
 # as much of a kernel's modules as there has to be
 export INSTALL_MOD_PATH=$out.root
@@ -79,5 +91,5 @@ refused "a folder that is not its own is left alone" "neither empty nor"
 [ "$(cat "$out.mine/src")" = precious ]
 ok $? "and so is what is in it"
 
-rm -r "$out" "$out.next" "$out.root"
+rm -r "$out" "$out.next" "$out.part" "$out.root"
 finish
