@@ -9,27 +9,26 @@ SLOW = 4
 DEBUGFS = "/sys/kernel/debug"
 # every report and not the first alone, in a log that does not wrap around
 APPEND = "kasan_multi_shot log_buf_len=8M"
+# without its look for leaks all else takes half the time
+NO_KMEMLEAK = "kmemleak=off"
 
 
-def kernel(leaks=True):
+def kernel():
     """What a lab's configuration has to have. The driver and the dirty log are in this kernel's
-    tree. Without its look for leaks all else takes half the time."""
+    tree."""
     return {"kernel": os.environ["LM_DEBUG_KERNEL"], "driver": "", "vdpa_modules": "stock",
-            "append": APPEND if leaks else f"{APPEND} kmemleak=off"}
+            "append": APPEND}
 
 
-def leaks(l1):
-    """The memory that nothing in the kernel points to any more, by kmemleak."""
-    # it wants two scans to find the same, the first when it is 5 s old (MSECS_MIN_AGE)
-    time.sleep(6)
-    return l1.sh(f"cd {DEBUGFS}; for n in 1 2 3; do echo scan >kmemleak; done; cat kmemleak",
-                 timeout=600).splitlines()
-
-
-def ended(l1):
-    """The checks that are off by now: lockdep and that of DMA mappings end when they have reported
-    something, or lack memory."""
+def findings(l1):
+    """What the checks have found that is not in the kernel's log, and those that are off by now:
+    lockdep and that of DMA mappings end when they have reported something, or lack memory."""
     found = []
+    if NO_KMEMLEAK not in l1.config.append:
+        # kmemleak wants two scans to find the same, the first when it is 5 s old (MSECS_MIN_AGE)
+        time.sleep(6)
+        found = l1.sh(f"cd {DEBUGFS}; for n in 1 2 3; do echo scan >kmemleak; done; cat kmemleak",
+                      timeout=600).splitlines()
     for path, pattern in (("/proc/lockdep_stats", r"debug_locks:\s+1\b"),
                           (f"{DEBUGFS}/dma-api/disabled", r"^N"),
                           (f"{DEBUGFS}/dma-api/error_count", r"^0\b")):

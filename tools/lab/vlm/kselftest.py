@@ -39,6 +39,7 @@ if [ "$1" ]; then
 	insmod $1/vdpa_sim.ko ${{2-}}
 	insmod $1/vdpa_sim_net.ko
 else
+	modprobe vdpa_sim ${{2-}}
 	modprobe vdpa_sim_net
 fi
 vdpa dev add name {NAME} mgmtdev vdpasim_net mac 02:00:00:00:00:05 mtu 1500
