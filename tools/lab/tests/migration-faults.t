@@ -104,6 +104,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
         moved = l2.migrate(here, there)
         t.note(moved)
         t.ok(moved.device_pages > 0, f"{what}: the next migration succeeds, by the device's log")
+        t.equal(l2.traced(here, "vhost_vdpa_log_fault"), [], f"{what}: which misses nothing")
         TRAFFIC.wait_both_ways()
         t.equal(wrong(TRAFFIC.counts()), "", f"{what}: packets go both ways after it, and all is well")
         here, there = there, here

@@ -95,8 +95,9 @@ def wrong(counts):
 
 
 def account(t, traffic, rate, gaps):
-    """End the traffic, and promise what must hold of its counts, which are returned: no packet is doubled, reordered or damaged,
-    none that L2 sent is lost, and every page of its memory holds what was written to it.
+    """End the traffic, and promise what must hold of its counts, which are returned: no packet is
+    doubled, reordered or damaged, none that L2 sent is lost, and every page of its memory holds what
+    was written to it.
 
     What comes while L2 is nowhere, or until the bridge has learnt where it is, is lost: as much
     as was sent in the gaps. gaps: how many there may be that are too short to be listed.
