@@ -72,7 +72,7 @@ static void memory_run(struct memory *m)
 {
 	uint64_t now = now_ns();
 
-	/* a few pages at a time: on a starved host the stream must go on beside them */
+	/* what was due longer ago is left out: on a starved host the stream must go on beside it */
 	if (now > m->due_ns + 2 * WAIT_NS)
 		m->due_ns = now;
 	for (; m->due_ns <= now; m->due_ns += NSEC_PER_SEC / m->rate)
