@@ -11,12 +11,14 @@ import time
 
 from vlm import l2, nested, tap
 from vlm.kselftest import DRIVER
+from vlm.l1 import LabError
 from vlm.traffic import wrong
 
 # registers of the LM block, see include/linux/virtio_lm.h
 LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
 # LM_CAPS without VIRTIO_LM_CAP_FAULT
 CANNOT_TELL = 0x4d4c0105
+RATE_SECONDS = 120
 # there and back
 ROUNDS = int(os.environ["LM_ROUNDS"] or 5)
 # L2 changes its place each time, and the source over to shadow virtqueues twice
@@ -34,6 +36,20 @@ def accesses(l1, since):
     stops = next(n for n, access in enumerate(registers[last + 1:] + [None])
                  if access != ("virtio_lm_read", STATUS))
     return starts, 1 + stops
+
+
+def measure_dirty_rate(l1):
+    """Have L2's QEMU find out how many pages become dirty: the other reason to log."""
+    end = time.monotonic() + RATE_SECONDS
+    conn = l2.qmp(l1)
+    try:
+        conn.cmd("calc-dirty-rate", **{"calc-time": 1, "mode": "dirty-bitmap"})
+        while conn.cmd("query-dirty-rate")["status"] != "measured":
+            if time.monotonic() > end:
+                raise LabError(f"{l1.name}: no dirty rate within {RATE_SECONDS} s")
+            time.sleep(0.2)
+    finally:
+        conn.close()
 
 
 def migrate(t, what, src, dst, traffic):
@@ -58,7 +74,10 @@ def by_shadow(t, what, src, dst, traffic):
 with tap.Tap() as t, nested.make_lab() as lab:
     here, there = lab.l1s
     traffic = nested.boot(t, lab)
-    t.equal(here.events("virtio_lm_log_start"), [], "the device does not log before a migration")
+    logs = "virtio_lm_log_start", "virtio_lm_log_stop"
+    t.equal(here.events(*logs), [], "the device does not log before a migration")
+    measure_dirty_rate(here)
+    t.equal(tuple(name for _, name, _ in here.events(*logs)), logs, "calc-dirty-rate: it logs, and then no more")
 
     begin = time.time()
     for n in range(ROUNDS):
