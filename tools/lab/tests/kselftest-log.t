@@ -6,7 +6,7 @@ simulator, which has more than one address space."""
 import os
 import re
 
-from vlm import kselftest, tap
+from vlm import kselftest, l2, tap
 
 LONG_ROUNDS = 10000
 UNLOAD = "rmmod virtio_lm_vdpa vhost_vdpa vdpa"
@@ -26,6 +26,12 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS) as la
     rounds = [int(n) for n in re.findall(r"(\d+) rounds", " ".join(figures))]
     # five kinds of traffic, and a few rounds more of its controls
     t.figure("rounds of the log's oracle, over all kinds of traffic", sum(rounds), 5 * LONG_ROUNDS)
+
+    l1.sh(f"echo {l1.pci(0)} >/sys/bus/pci/drivers/{kselftest.DRIVER}/unbind")
+    l1.misbehave(0, caps=kselftest.CANNOT_TELL)
+    node = l2.take_over(l1)
+    told = l1.run(["env", f"VDPA_DEV={node}", f"{lab.config.tools}/kselftest/vdpa_hold", "logging"]).stderr.strip()
+    t.equal(told, "vdpa_hold: log: Operation not supported", "a device that cannot tell what it has missed has no log")
     l1.sh(UNLOAD)
     t.ok(True, "the modules can be unloaded again")
     t.clean_logs(lab, kselftest.PROVOKED)

@@ -10,14 +10,12 @@ import re
 import time
 
 from vlm import l2, nested, tap
-from vlm.kselftest import DRIVER
+from vlm.kselftest import CANNOT_TELL, DRIVER
 from vlm.l1 import LabError
 from vlm.traffic import wrong
 
 # registers of the LM block, see include/linux/virtio_lm.h
 LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
-# LM_CAPS without VIRTIO_LM_CAP_FAULT
-CANNOT_TELL = 0x4d4c0105
 RATE_SECONDS = 120
 # there and back
 ROUNDS = int(os.environ["LM_ROUNDS"] or 5)
