@@ -948,9 +948,7 @@ static void lm_random_rx(LMTest *t, GRand *rand)
         if (merge && num < ARRAY_SIZE(ids) - 1) {
             size = g_rand_int_range(rand, LM_HDR_LEN, size + LM_HDR_LEN);
         }
-        /* Without mergeable buffers, QEMU does not write num_buffers */
-        n = lm_random_segs(t, rand, segs, 4, size, merge ? 1 : LM_HDR_LEN,
-                           true);
+        n = lm_random_segs(t, rand, segs, 4, size, 1, true);
         ids[num++] = lm_add(q, segs, n, g_rand_boolean(rand));
         room += size;
     }

@@ -503,6 +503,9 @@ static int receive(struct oracle *o)
 		o->bytes += len;
 		if (!i && o->merge)
 			buffers = le16toh(hdr->num_buffers);
+		/* virtio 1.2, 5.1.6.4.1; a loopback has what was sent there */
+		else if (!i && o->n->wire != WIRE_LOOP && le16toh(hdr->num_buffers) != 1)
+			return fail(o, -EPROTO, "num_buffers is not 1");
 	}
 	len = total - HDR_LEN;
 	if (len < sizeof(*h) || ntohs(h->type) != WIRE_ETHERTYPE ||
