@@ -41,7 +41,6 @@ if [ "$1" ]; then
 	insmod $1/vdpa_sim.ko ${{2-}}
 	insmod $1/vdpa_sim_net.ko
 else
-	modprobe vdpa_sim ${{2-}}
 	modprobe vdpa_sim_net
 fi
 vdpa dev add name {NAME} mgmtdev vdpasim_net mac 02:00:00:00:00:05 mtu 1500
@@ -143,7 +142,7 @@ def run_logging(t, lab, function, what, *require, slow=1, only=()):
 
 def run_simulator(t, l1, folder, what, require="", parameter="", slow=1, only=()):
     """Run them on the simulator that was built in that folder, with that parameter of its module,
-    or on the kernel's own if that is empty. Returns their figures."""
+    or on the kernel's own if that folder is empty. Returns their figures."""
     l1.sh(f"set -- '{folder}' {parameter}\n{SIMULATOR}", timeout=60 * slow)
     figures = run(t, l1, what, require, slow, only)
     l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim vringh", timeout=60 * slow)
