@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can happen to a function while a VMM uses its vDPA device."""
+import select
+import subprocess
+import threading
+import time
+
+from . import kselftest, l2
+from .l1 import LabError
+
+# for each of the VMM's ends, and what happens to the function
+SECONDS = 240
+# until an event that does not wait for the VMM is well under way
+UNDER_WAY = 0.5
+# what the kernel says of the errors that are injected, and the driver of a function that forgets
+# what it was told between two of its steps
+PROVOKED = (r"PCIe Bus Error|error status/mask=|\[\d+\] CmpltTO|device does not answer"
+            r"|vq \d+: (cannot be (enabled|reset)|device ignored its ring state)"
+            r"|device does not take features|device refused to log|device did not (suspend|resume|stop logging)")
+PROPS = kselftest.PROPS + ",aer=on"
+
+
+class Storm:
+    """An L1, and what can happen to its function."""
+
+    def __init__(self, l1):
+        self.l1 = l1
+        self.hold = f"{l1.config.tools}/kselftest/vdpa_hold"
+        self.pci = l1.pci(0)
+        self.driver = f"/sys/bus/pci/drivers/{kselftest.DRIVER}"
+
+    def recover(self):
+        """The device is there, whatever is left of it; its node."""
+        found = self.l1.sh("ls -d /sys/bus/vdpa/devices/vdpa0/vhost-vdpa-* 2>/dev/null || :").split()
+        return "/dev/" + found[0].rsplit("/", 1)[1] if found else l2.take_over(self.l1)
+
+    def take(self, *words):
+        """Start a VMM that holds the device at a step."""
+        vmm = self.l1.popen(["env", f"VDPA_DEV={self.recover()}", self.hold, *words], text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        # one that hangs says nothing
+        line = vmm.stdout.readline().strip() if select.select([vmm.stdout], [], [], SECONDS)[0] else ""
+        if not line.startswith("held "):
+            vmm.kill()
+            raise LabError(f"vdpa_hold {' '.join(words)} does not hold the device within {SECONDS} s: {line}")
+        return vmm
+
+    def let_go(self, vmm):
+        """Have the VMM go on; what its calls have returned, where that was an error, and whether
+        it came to its end in time."""
+        try:
+            text = vmm.communicate("\n", timeout=SECONDS)[0].strip()
+        except subprocess.TimeoutExpired:
+            return {}, False
+        words = dict(word.split("=") for word in text.split() if "=" in word)
+        return ({k: v for k, v in words.items() if v != "0" and k not in ("bits", "used")},
+                vmm.returncode == 0 and "close" in words)
+
+    def plug(self, there):
+        """Unplug the function, or plug it again."""
+        if not there:
+            self.l1.qmp("device_del", id="vdpa0")
+        end = time.monotonic() + SECONDS
+        while True:
+            gone = not self.l1.sh("ls -d /sys/bus/pci/devices/0000:00:10.0/0000:??:??.? 2>/dev/null || :").strip()
+            if gone != there:
+                break
+            if time.monotonic() > end:
+                raise LabError(f"the function is {'not there' if there else 'still there'} after {SECONDS} s")
+            time.sleep(0.2)
+
+    def unbind(self):
+        self.l1.sh(f"echo {self.pci} >{self.driver}/unbind", timeout=SECONDS)
+
+    def remove_device(self):
+        self.l1.sh("vdpa dev del vdpa0", timeout=SECONDS)
+
+    def unload(self):
+        self.l1.sh(f"rmmod {kselftest.DRIVER}", timeout=SECONDS)
+
+    def flr(self):
+        self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo flr >reset_method; echo 1 >reset", timeout=SECONDS)
+
+    def bus_reset(self):
+        # the kernel resets and restores the function, but does not see the link of QEMU's root
+        # port come up again, and calls that an error
+        self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo bus >reset_method; echo 1 >reset || :",
+                   timeout=SECONDS)
+
+    def aer(self):
+        # not a fatal one: the link's reset, which is to follow, fails on QEMU's root port
+        answer = self.l1.qmp("human-monitor-command", command_line="pcie_aer_inject_error vdpa0 COMP_TIME")
+        if not answer.startswith("OK"):
+            raise LabError(f"pcie_aer_inject_error: {answer}")
+        # what follows is the kernel's, and nobody waits for it
+        time.sleep(2)
+
+    def replug(self):
+        self.plug(False)
+        self.l1.plug(0)
+        self.plug(True)
+
+    def link_flaps(self):
+        for _ in range(20):
+            self.l1.set_link(0, False)
+            self.l1.set_link(0, True)
+
+
+EVENTS = (
+    ("its driver is unbound", Storm.unbind),
+    ("the vDPA device is deleted", Storm.remove_device),
+    ("the driver's module is unloaded", Storm.unload),
+    ("a function level reset", Storm.flr),
+    ("a reset of its bus", Storm.bus_reset),
+    ("an AER error", Storm.aer),
+    ("it is unplugged, and plugged again", Storm.replug),
+    ("its link flaps", Storm.link_flaps),
+)
+
+
+class Event:
+    """One of them, on its way while the VMM goes on. Use as a context manager, which waits for its
+    end; errors are what it has to say then."""
+
+    def __init__(self, event, storm):
+        self.errors = []
+        self.thread = threading.Thread(target=self.run, args=(event, storm))
+
+    def run(self, event, storm):
+        """The body of the thread."""
+        try:
+            event(storm)
+        except Exception as err:  # whatever it is, it is this case's failure
+            self.errors.append(str(err))
+
+    def __enter__(self):
+        self.thread.start()
+        time.sleep(UNDER_WAY)
+        return self
+
+    def __exit__(self, *_):
+        self.thread.join(2 * SECONDS)
+        if self.thread.is_alive():
+            self.errors.append(f"not at its end after {2 * SECONDS} s")
