@@ -99,8 +99,8 @@ def start(l1, node=NODE, incoming=False, dirty_log=None):
         raise LabError(f"{l1.name} runs an L2 already: stop it first")
     line = shlex.join(command_line(l1, node, incoming, dirty_log or l1.config.dirty_log))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
-    l1.sh("modprobe kvm ignore_msrs=1 report_ignored_msrs=0; "
-          "if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; "
+    l1.sh("[ -c /dev/kvm ] || { modprobe kvm ignore_msrs=1 report_ignored_msrs=0; "
+          "if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; }; "
           "rm -f /virtio-lm/run/l2.*.log; ulimit -l unlimited; "
           f"setsid {line} </dev/null >/virtio-lm/run/l2.qemu.log 2>&1 & echo $! >/run/l2.pid",
           timeout=240)
