@@ -25,5 +25,5 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=PROPS) as lab:
             t.equal(under_way.errors, [], f"{name}: and it comes to its end")
             t.equal(storm.let_go(storm.take("logging", "send")), ({}, True), f"{name}: the device works afterwards")
             count += 1
-    t.figure("storm: events that befell a device in use", count)
+    t.figure("storm: events that befell a device in use", count, len(EVENTS) * len(STEPS))
     t.clean_logs(lab, PROVOKED)

@@ -86,9 +86,9 @@ class Traffic:
         return self.counts()
 
 
-def wrong(counts):
+def wrong(counts, bad=BAD):
     """What the traffic has seen that should not be, as text; empty if nothing."""
-    found = [f"{name}={counts[name]}" for name in BAD if counts[name]]
+    found = [f"{name}={counts[name]}" for name in bad if counts[name]]
     if counts["in_sessions"] != 1:
         found.append(f"L2's agent started {counts['in_sessions']} times")
     return ", ".join(found)
