@@ -7,6 +7,7 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
+#include <linux/suspend.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 
@@ -204,6 +205,38 @@ static void virtio_lm_remove(struct pci_dev *pdev)
 	kfree(func);
 }
 
+/*
+ * Sleep in which the device loses its power, and all that its driver has told it: -EBUSY if
+ * there is anything to lose. Tasks are frozen, so nobody adds or deletes the vDPA device.
+ */
+static int virtio_lm_pm_freeze(struct device *dev)
+{
+	struct virtio_lm_func *func = dev_get_drvdata(dev);
+	u8 status = func->vlm ? READ_ONCE(func->vlm->status) : 0;
+
+	if (!status)
+		return 0;
+	dev_err(dev, "vDPA device in use (status 0x%02x): end its driver, or suspend to idle\n",
+		status);
+	return -EBUSY;
+}
+
+/*
+ * While the machine is idle the device goes on, and its driver finds what it has done
+ * afterwards. The PCI core leaves a function as it is whose state was saved here
+ * (pci_pm_suspend_noirq() in drivers/pci/pci-driver.c). Otherwise it would clear bus
+ * mastering, and QEMU's virtio-pci takes DRIVER_OK away with it, for good.
+ */
+static int virtio_lm_pm_suspend(struct device *dev)
+{
+	return pm_suspend_via_firmware() ? virtio_lm_pm_freeze(dev) : pci_save_state(to_pci_dev(dev));
+}
+
+static const struct dev_pm_ops virtio_lm_pm_ops = {
+	.suspend	= pm_sleep_ptr(virtio_lm_pm_suspend),
+	.freeze		= pm_sleep_ptr(virtio_lm_pm_freeze),
+};
+
 static const struct pci_device_id virtio_lm_id_table[] = {
 	{ PCI_DEVICE_SUB(PCI_VENDOR_ID_REDHAT_QUMRANET, VIRTIO_LM_PCI_DEVICE_ID,
 			 PCI_ANY_ID, VIRTIO_LM_SUBSYS_DEVICE_ID) },
@@ -216,6 +249,7 @@ static struct pci_driver virtio_lm_pci_driver = {
 	.id_table	= virtio_lm_id_table,
 	.probe		= virtio_lm_probe,
 	.remove		= virtio_lm_remove,
+	.driver.pm	= pm_sleep_ptr(&virtio_lm_pm_ops),
 };
 module_pci_driver(virtio_lm_pci_driver);
 

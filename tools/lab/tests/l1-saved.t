@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An L1 is saved to a file and restored while its device logs, or is suspended: bits and indices
-are what they were, and the device goes on.
+"""An L1 is saved to a file and restored while its device logs, or is suspended, and then sleeps
+(suspend-to-idle): bits and indices are what they were, and the device goes on.
 
-QEMU saves no guest that has mounted a folder of the host, so this L1 has all that it needs in its
-initramfs."""
+QEMU saves no guest that has mounted a folder of the host, nor would such a guest's root wake up, so
+this L1 has all that it needs in its initramfs."""
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from vlm import kselftest, net, tap
 from vlm.l1 import LabError
 
 SECONDS = 120
+# what the refusal to sleep deep says
+REFUSED = re.compile(r"vDPA device in use|failed to suspend|returns -16")
 ROOT = "/virtio-lm/run/l1-saved/root"
 IMAGE = "/virtio-lm/run/l1-saved/image"
 # what the set of modules needs of the kernel's own
@@ -37,7 +40,20 @@ for word in $(cat /proc/cmdline); do
 	case $word in lab.step=*) step=${word#*=} ;; esac
 done
 echo "lab: starting" >/dev/console
-VDPA_DEV=/dev/vhost-vdpa-0 vdpa_hold $step send </dev/ttyS0 >/dev/ttyS0 2>&1
+mkfifo /go
+exec 3<>/go
+VDPA_DEV=/dev/vhost-vdpa-0 vdpa_hold $step send <&3 >/dev/ttyS0 2>&1 &
+hold=$!
+stty -F /dev/ttyS0 -echo
+read -r key </dev/ttyS0
+echo deep >/sys/power/mem_sleep
+echo mem >/sys/power/state
+deep=$?
+echo enabled >/sys/class/tty/ttyS0/power/wakeup
+echo freeze >/sys/power/state
+echo "lab: slept with $deep $? $(cat /sys/power/suspend_stats/success)" >/dev/console
+echo >&3
+wait $hold
 echo "lab: ended with $?" >/dev/console
 sleep 1000
 """
@@ -119,11 +135,21 @@ def press_return(l1):
         time.sleep(0.5)
 
 
+def wake_up(l1):
+    """It is about to sleep, and a key wakes it."""
+    end = time.monotonic() + SECONDS
+    while "lab: slept" not in l1.serial():
+        if time.monotonic() > end:
+            raise LabError(f"{l1.name} does not wake up within {SECONDS} s, see {l1.serial_log}")
+        time.sleep(1)
+        press_return(l1)
+
+
 def complaints(l1):
     """What its kernel has printed on the console since our init has begun: warnings and worse."""
     lines = l1.serial().split("\n")
     begin = next((n for n, line in enumerate(lines) if line.startswith("lab: starting")), 0)
-    return [line for line in lines[begin:] if line.startswith("[")]
+    return [line for line in lines[begin:] if line.startswith("[") and not REFUSED.search(line)]
 
 
 def values(words):
@@ -135,7 +161,7 @@ tap.need_log()
 net.create()
 with tap.Tap() as t:
     for step in "logging", "suspended":
-        lab = tap.make_lab(device_props=kselftest.PROPS, append=f"lab.step={step}", qemu_args=f"-initrd {IMAGE}")
+        lab = tap.make_lab(device_props=kselftest.PROPS, append=f"lab.step={step} no_console_suspend", qemu_args=f"-initrd {IMAGE}")
         l1 = lab.l1s[0]
         if not os.path.exists(IMAGE):
             make_image(lab.config)
@@ -152,11 +178,15 @@ with tap.Tap() as t:
         t.ok(True, f"{step}: L1 is saved, {os.path.getsize(file) >> 20} MiB")
         restore(l1, file)
         press_return(l1)
+        wake_up(l1)
+        deep, idle, count = wait_line(l1, "lab: slept")[-3:]
+        t.equal(deep, "1", f"{step}: L1 may not sleep so deep that the device loses its power")
+        t.equal((idle, count), ("0", "1"), f"{step}: to idle it may, and wakes up again")
         words = wait_line(l1, "then")
         after = values(words[:words.index("new")])
         t.equal({k: after[k] for k in ("bits", "used")}, before, f"{step}: bits and indices are what they were")
         new = values(words[words.index("new"):])
-        t.ok(int(new["bits"]) > 0, f"{step}: the restored device logs what it writes: {new['bits']} pages")
+        t.ok(int(new["bits"]) > 0, f"{step}: the device logs what it writes: {new['bits']} pages")
         t.equal(int(new["used"]), int(before["used"]) + 8, f"{step}: and serves its queue where it was")
         errnos = {k: v for k, v in values(words).items() if v != "0" and k not in ("bits", "used")}
         t.equal(errnos, {}, f"{step}: and does all that it is told")
