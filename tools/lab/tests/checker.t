@@ -20,7 +20,7 @@ def boot(lab, l1):
     """An L2 in that L1, with traffic."""
     l2.start(l1)
     l2.wait_up(l1)
-    traffic = Traffic(f"{lab.config.tools}/peer", lab.config.rate, f"{lab.run_dir}/traffic.log")
+    traffic = Traffic(lab)
     traffic.wait_both_ways(60)
     return traffic
 

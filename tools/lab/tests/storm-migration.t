@@ -26,7 +26,7 @@ with tap.Tap() as t, nested.make_lab(device_props=PROPS) as lab:
     for what, event in events:
         l2.start(here, storm.recover())
         l2.wait_up(here)
-        traffic = Traffic(f"{lab.config.tools}/peer", lab.config.rate, f"{lab.run_dir}/traffic.log")
+        traffic = Traffic(lab)
         traffic.wait_both_ways()
         with contextlib.ExitStack() as stack:
             with l2.Migration(here, there, max_bandwidth=SLOW) as migration:

@@ -36,7 +36,7 @@ ROWS = (
 def leg(lab, src, dst, to_be):
     """One migration under traffic of its own: a Migrated and the traffic's counts."""
     config = lab.config
-    traffic = Traffic(f"{config.tools}/peer", config.rate, f"{lab.run_dir}/traffic.{src.name}.log")
+    traffic = Traffic(lab, f"traffic.{src.name}")
     traffic.wait_both_ways()
     say(f"traffic in both directions, {config.rate} packets/s each; next: one pass over L2's memory")
     before = traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)

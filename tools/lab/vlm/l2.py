@@ -8,14 +8,13 @@ import time
 from . import net
 from .l1 import LabError
 from .qmp import QMP, QMPError
+from .traffic import agent_mib
 
 MAC = "52:54:00:77:00:02"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
 BOOT_SECONDS = 240
-# for the agent to check and dirty all of its memory once, which is no more than a quarter of L2's
-PASS_SECONDS = 8
 AGENT_LINE_SECONDS = 30
 MIGRATION_SECONDS = 240
 UP_LINE = "lab: l2 is up"
@@ -64,8 +63,7 @@ class Migrated:
 def command_line(l1, node, incoming, dirty_log):
     """L1's QEMU for L2."""
     c = l1.config
-    agent_mib = max(1, min(c.l2_memory // 4, c.pages * PASS_SECONDS >> 8))
-    agent = f"{net.L0_DATA},{c.rate},{agent_mib},{c.pages}"
+    agent = f"{net.L0_DATA},{c.rate},{agent_mib(c)},{c.pages}"
     netdev = f"vhost-vdpa,id=n0,vhostdev={node}"
     if dirty_log != "auto":
         netdev += f",x-dirty-log={dirty_log}"

@@ -31,7 +31,7 @@ def boot(t, lab):
     t.equal(l2.dirty_log(here), "device", "L2's QEMU says that it migrates by the device's log")
     t.note(f"L2 up after {l2.wait_up(here):.1f} s")
     t.equal(l2.device_status(here)["vhost-dev"]["dirty-log"], "device", "and so it says by QMP, once L2 uses the device")
-    traffic = Traffic(f"{lab.config.tools}/peer", lab.config.rate, f"{lab.run_dir}/traffic.log")
+    traffic = Traffic(lab)
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)
     return traffic

@@ -32,7 +32,7 @@ class Soak:
         l2.start(here)
         l2.wait_up(here)
         self.way = l2.dirty_log(here)
-        traffic = Traffic(f"{config.tools}/peer", config.rate, f"{self.lab.run_dir}/traffic.log")
+        traffic = Traffic(self.lab)
         try:
             traffic.wait_both_ways(60)
             traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 120)

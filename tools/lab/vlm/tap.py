@@ -36,6 +36,7 @@ class Tap:
         """A promise about a value, which is shown where it is another one."""
         if not self.ok(have == want, what):
             self.note(f"want {want}, have {have}")
+        return have == want
 
     def at_most(self, have, bound, what):
         """A promise about a value's bound."""

@@ -7,6 +7,8 @@ import time
 from . import net
 from .l1 import LabError, die_with_parent
 
+# for the agent to check and dirty all of its memory once, which is no more than a quarter of L2's
+PASS_SECONDS = 8
 # peer.c lists gaps from this on
 SHORT_GAP_MS = 250
 TAIL = 1 << 14
@@ -15,13 +17,20 @@ BAD = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "i
        "out_late", "in_late", "in_lost")
 
 
+def agent_mib(config):
+    """How much memory the agent checks, in MiB."""
+    return max(1, min(config.l2_memory // 4, config.pages * PASS_SECONDS >> 8))
+
+
 class Traffic:
     """The stream in both directions, from construction to finish()."""
 
-    def __init__(self, peer, rate, log):
-        self.log = log
-        with open(log, "w", encoding="ascii") as file:
-            self.proc = subprocess.Popen([peer, net.L0_DATA, net.L2_DATA, str(rate)],
+    def __init__(self, lab, name="traffic"):
+        config = lab.config
+        self.log = f"{lab.run_dir}/{name}.log"
+        self.pages = agent_mib(config) << 8
+        with open(self.log, "w", encoding="ascii") as file:
+            self.proc = subprocess.Popen([f"{config.tools}/peer", net.L0_DATA, net.L2_DATA, str(config.rate)],
                                          stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                          preexec_fn=die_with_parent)
 
@@ -73,10 +82,11 @@ class Traffic:
     def wait_pass(self, seconds=240, held=True):
         """Wait until every page of the agent's memory was checked once more, from now, and
         every packet that it holds, unless not held."""
-        then = self.counts()
-        # the pass that is under way began before
+        now = self.counts()
+        then = self.wait("a packet of L2", lambda c: c["in_received"] > now["in_received"], seconds)
+        # it takes them in turn
         counts = self.wait("a whole pass over L2's memory",
-                           lambda c: c["passes"] >= then["passes"] + 2, seconds)
+                           lambda c: c["pages_checked"] >= then["pages_checked"] + self.pages, seconds)
         return self.wait_held(seconds, then) if held else counts
 
     def finish(self):
