@@ -222,14 +222,17 @@ static int virtio_lm_pm_freeze(struct device *dev)
 }
 
 /*
- * While the machine is idle the device goes on, and its driver finds what it has done
- * afterwards. The PCI core leaves a function as it is whose state was saved here
- * (pci_pm_suspend_noirq() in drivers/pci/pci-driver.c). Otherwise it would clear bus
- * mastering, and QEMU's virtio-pci takes DRIVER_OK away with it, for good.
+ * While the machine is idle the device keeps its power, and its driver finds it as it was. The
+ * PCI core leaves a function in D0 whose state was saved here (pci_pm_suspend_noirq() in
+ * drivers/pci/pci-driver.c), and would put it into D3hot otherwise, from which it comes back
+ * reset. Without sleep operations it would clear bus mastering: QEMU's virtio-pci takes
+ * DRIVER_OK away with that, for good.
  */
 static int virtio_lm_pm_suspend(struct device *dev)
 {
-	return pm_suspend_via_firmware() ? virtio_lm_pm_freeze(dev) : pci_save_state(to_pci_dev(dev));
+	if (pm_suspend_target_state != PM_SUSPEND_TO_IDLE)
+		return virtio_lm_pm_freeze(dev);
+	return pci_save_state(to_pci_dev(dev));
 }
 
 static const struct dev_pm_ops virtio_lm_pm_ops = {
