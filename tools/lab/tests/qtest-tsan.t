@@ -14,7 +14,11 @@ from vlm import tap
 
 QEMU = "/virtio-lm/cache/qemu"
 RUN_QTESTS = "/virtio-lm/src/tools/qemu/run-qtests"
-DEVICE = re.compile(r"#0 .* \S*/hw/(virtio/virtio(-lm|-pci)?|net/virtio-net)\.c:")
+DEVICE = re.compile(r"/hw/(virtio/virtio(-lm|-lm-hostile|-pci|-net-pci)?|net/virtio-net)\.c:")
+# what an access is made by on behalf of its caller: the sanitizer's memcpy(), QEMU's inline functions
+HELPER = re.compile(r"libsanitizer/|/include/")
+# the stacks of a report that are accesses, and not where memory or a thread is from
+ACCESS = re.compile(r"^  (?:Previous )?(?:atomic )?(?:read|write) of size .*\n((?:    #.*\n)+)", re.M | re.I)
 
 
 def reports(pattern):
@@ -22,6 +26,12 @@ def reports(pattern):
     for path in glob.glob(pattern):
         with open(path, encoding="utf-8", errors="replace") as file:
             yield from re.findall(r"^WARNING: ThreadSanitizer:.*?^SUMMARY", file.read(), re.M | re.S)
+
+
+def by_device(report):
+    """Does the device's code make one of its accesses?"""
+    frames = ([frame for frame in stack.splitlines() if not HELPER.search(frame)] for stack in ACCESS.findall(report))
+    return any(stack and DEVICE.search(stack[0]) for stack in frames)
 
 
 with tap.Tap() as t:
@@ -38,9 +48,10 @@ with tap.Tap() as t:
         passed = len(re.findall(r"^ok ", log.read(), re.M))
     t.equal(done.returncode, 0, f"the qtests pass, {passed} of them")
     found = list(reports(f"{run}/report.*"))
-    device = [text for text in found if DEVICE.search(text)]
+    t.ok(found, f"the sanitizer is at work: {len(found)} reports")
+    device = [text for text in found if by_device(text)]
     for text in device:
         t.note(text)
     t.equal(len(device), 0, "no data race goes through the device's code")
     t.figure("qtests with the thread sanitizer", passed)
-    t.note(f"{len(found)} reports in all, see {run}")
+    t.note(f"all reports: {run}")
