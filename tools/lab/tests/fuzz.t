@@ -28,7 +28,7 @@ def fuzz(way, inputs):
     with open(f"{run}/fuzz.log", "w", encoding="utf-8") as log:
         # QEMU has a word for each mistake of its guest, which would be gigabytes: its standard
         # error is closed, not the sanitizers'
-        status = subprocess.run([FUZZ, "run", f"{CACHE}/qemu", corpus, f"-artifact_prefix={run}/",
+        status = subprocess.run(["nice", "-n", "19", FUZZ, "run", f"{CACHE}/qemu", corpus, f"-artifact_prefix={run}/",
                                  f"-jobs={jobs}", f"-workers={jobs}", f"-runs={-(-inputs // jobs)}",
                                  "-print_final_stats=1", "-close_fd_mask=2"], cwd=run, env=env,
                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode
@@ -47,4 +47,5 @@ with tap.Tap() as t:
         total += count
         if not t.equal(status, 0, f"{way}: no input crashes"):
             t.note("see " + " ".join(logs))
+            t.note("an input is repeated, and its lines named, in the tree of `lab fuzz`: tools/qemu/fuzz --help")
     t.figure("inputs of a hostile guest", total, INPUTS)
