@@ -136,14 +136,15 @@ def running(l1):
         return None
     try:
         conn = qmp(l1)
+        try:
+            return conn.cmd("query-status")["status"]
+        finally:
+            conn.close()
     except QMPError:
+        # it has ended meanwhile
         if not alive(l1):
             return None
         raise
-    try:
-        return conn.cmd("query-status")["status"]
-    finally:
-        conn.close()
 
 
 def wait_up(l1):

@@ -124,7 +124,7 @@ class Event:
 
     def __init__(self, event, storm):
         self.errors = []
-        self.thread = threading.Thread(target=self.run, args=(event, storm))
+        self.thread = threading.Thread(target=self.run, args=(event, storm), daemon=True)
 
     def run(self, event, storm):
         """The body of the thread."""
@@ -141,4 +141,4 @@ class Event:
     def __exit__(self, *_):
         self.thread.join(2 * SECONDS)
         if self.thread.is_alive():
-            self.errors.append(f"not at its end after {2 * SECONDS} s")
+            raise LabError(f"what happens is not at its end after {2 * SECONDS} s")
