@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands: the
-device logs the pages that it dirties. Under traffic in both directions, all the while. Then with a
-log that fails: all of L2's RAM is sent again. At last by QEMU's shadow virtqueues, for that is all
-there is where one of the parts has no dirty log, or one that a VMM cannot rely upon."""
+device logs the pages that it dirties. Under traffic in both directions, all the while. What goes
+wrong in a migration leaves L2 where it was, with its traffic, its memory and a device that does not
+log; and the next migration succeeds. Then with a log that fails: all of L2's RAM is sent again. At
+last by QEMU's shadow virtqueues, for that is all there is where one of the parts has no dirty log,
+or one that a VMM cannot rely upon."""
 import dataclasses
 import os
 import re
 import time
 
 from vlm import l2, nested, tap
+from vlm.faults import FAULTS
 from vlm.kselftest import CANNOT_TELL, DRIVER
 from vlm.l1 import LabError
 from vlm.traffic import wrong
@@ -19,8 +22,11 @@ LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
 RATE_SECONDS = 120
 # there and back
 ROUNDS = int(os.environ["LM_ROUNDS"] or 5)
-# L2 changes its place each time, and the source over to shadow virtqueues twice
-GAPS = 2 * ROUNDS + 1 + 2 * 2
+# how many migrations there are until one has something go wrong before it
+UNDISTURBED = 1
+# L2 changes its place each time, and the source over to shadow virtqueues twice. The device stops
+# and starts for what goes wrong
+GAPS = 2 * ROUNDS + 1 + 2 * 2 + 2 * len(FAULTS)
 
 
 def accesses(l1, since):
@@ -62,6 +68,17 @@ def migrate(t, what, src, dst, traffic):
     return moved
 
 
+def go_wrong(t, what, src, dst, traffic, happen, options):
+    """A migration that has something go wrong."""
+    with l2.Migration(src, dst, **options) as migration:
+        happen(t, migration, traffic)
+    l2.stop(dst)
+    t.equal(l2.running(src), "running", f"{what}: L2 runs where it was")
+    traffic.wait_both_ways()
+    t.equal(wrong(traffic.counts()), "", f"{what}: with its traffic, and all is well")
+    t.ok(not src.logging(), f"{what}: and its device does not log")
+
+
 def by_shadow(t, what, src, dst, traffic):
     """One migration by shadow virtqueues."""
     begin = time.time()
@@ -77,17 +94,20 @@ with tap.Tap() as t, nested.make_lab() as lab:
     measure_dirty_rate(here)
     t.equal(tuple(name for _, name, _ in here.events(*logs)), logs, "calc-dirty-rate: it logs, and then no more")
 
+    legs = [(f"round {n + 1}, {src.name} to {dst.name}", src, dst)
+            for n in range(ROUNDS) for src, dst in ((here, there), (there, here))]
     begin = time.time()
-    for n in range(ROUNDS):
-        for src, dst in (here, there), (there, here):
-            way = f"round {n + 1}, {src.name} to {dst.name}"
-            moved = migrate(t, way, src, dst, traffic)
-            t.ok(moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
-            t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{way}: and has missed none")
-            if not n and src is here:
-                starts, stops = accesses(src, begin)
-                t.at_most(starts, 6, f"{way}: registers that it takes to start the log")
-                t.at_most(stops, 2, f"{way}: and to stop it")
+    for n, (way, src, dst) in enumerate(legs):
+        if UNDISTURBED <= n < UNDISTURBED + len(FAULTS):
+            fault, happen, options = FAULTS[n - UNDISTURBED]
+            go_wrong(t, f"{way}, {fault}", src, dst, traffic, happen, options)
+        moved = migrate(t, way, src, dst, traffic)
+        t.ok(moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
+        t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{way}: and has missed none")
+        if n == 0:
+            starts, stops = accesses(src, begin)
+            t.at_most(starts, 6, f"{way}: registers that it takes to start the log")
+            t.at_most(stops, 2, f"{way}: and to stop it")
 
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
