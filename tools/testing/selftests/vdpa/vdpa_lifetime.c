@@ -30,6 +30,8 @@
 #define NAME		"vdpa_life"
 #define DRIVER		"/sys/bus/pci/drivers/virtio_lm_vdpa/"
 #define RING		32
+/* to pin more pages than its queues need would be most of what a lifetime takes */
+#define MEM_SIZE	(512UL << 10)
 #define FRAME_LEN	76	/* the header, and the least that Ethernet allows */
 #define LINE_LEN	128
 #define DRV_OK		(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
@@ -270,7 +272,7 @@ static void drive(struct life *l)
 
 	if (!did(l, "node", find_node()) || !did(l, "open", vdpa_open(&l->v)))
 		return;
-	if (!did(l, "map", vdpa_mem_init(&l->v, VDPA_IOVA)))
+	if (!did(l, "map", vdpa_mem_init_size(&l->v, VDPA_IOVA, MEM_SIZE)))
 		goto close;
 	for (i = 0; i < 2; i++) {
 		if (!did(l, "vq_init", vq_init(&l->vq[i], &l->v, i, RING, 1, VQ_BUF_SIZE, !i)) ||

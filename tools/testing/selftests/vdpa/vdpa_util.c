@@ -401,21 +401,26 @@ int vdpa_set_base(struct vdpa *v, uint32_t vq, uint32_t base)
  * A memfd: a parent that works on virtual addresses maps nothing but shared
  * file memory (vhost_vdpa_va_map()), and a real one pins it all the same.
  */
-int vdpa_mem_init(struct vdpa *v, uint64_t iova)
+int vdpa_mem_init_size(struct vdpa *v, uint64_t iova, size_t size)
 {
 	v->memfd = memfd_create("vdpa-test", MFD_CLOEXEC);
-	if (v->memfd < 0 || ftruncate(v->memfd, VDPA_MEM_SIZE))
+	if (v->memfd < 0 || ftruncate(v->memfd, size))
 		return -errno;
-	v->mem = mmap(NULL, VDPA_MEM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+	v->mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
 		      v->memfd, 0);
 	if (v->mem == MAP_FAILED) {
 		v->mem = NULL;
 		return -errno;
 	}
-	v->mem_size = VDPA_MEM_SIZE;
+	v->mem_size = size;
 	v->mem_used = 0;
 	v->iova = iova;
 	return vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova, v->mem_size, v->mem, VHOST_ACCESS_RW);
+}
+
+int vdpa_mem_init(struct vdpa *v, uint64_t iova)
+{
+	return vdpa_mem_init_size(v, iova, VDPA_MEM_SIZE);
 }
 
 /* Memory that the device sees; given back by vdpa_close() as a whole */

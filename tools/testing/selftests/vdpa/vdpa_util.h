@@ -89,6 +89,7 @@ int vdpa_negotiate(struct vdpa *v, uint64_t features);
 int vdpa_get_base(struct vdpa *v, uint32_t vq);
 int vdpa_set_base(struct vdpa *v, uint32_t vq, uint32_t base);
 
+int vdpa_mem_init_size(struct vdpa *v, uint64_t iova, size_t size);
 int vdpa_mem_init(struct vdpa *v, uint64_t iova);
 void *vdpa_alloc(struct vdpa *v, size_t size, size_t align);
 uint64_t vdpa_iova(const struct vdpa *v, const void *p);
