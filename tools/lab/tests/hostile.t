@@ -14,7 +14,7 @@ import select
 import subprocess
 import time
 
-from vlm import debug, kselftest, l2, tap
+from vlm import kselftest, l2, tap
 from vlm.l1 import LabError, UP_LINE, findings
 from vlm.qmp import QMP
 
@@ -213,7 +213,7 @@ def run_lives(t, l1):
     if tap.DEBUG:
         t.figure("hostile: lifetimes of a device that misbehaves", len(plan), 10000)
     t.note(f"hostile: {len(plan)} lifetimes, {good} ended in success, "
-           f"{len(plan) - good - len(unclean)} in a clean errno, {steps} steps, seed {SEED}")
+           f"{len(plan) - good - len(unclean)} in a clean errno, {steps} steps, seed {first}")
 
 
 def give(l1, function):
