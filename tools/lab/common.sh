@@ -107,6 +107,23 @@ new_run()
 	flock 8
 }
 
+# long_run: the folder of a run that takes hours. It is named after the sources and options, so that
+# one that was ended goes on where it was
+long_run()
+{
+	need_root
+	LM_RUN=$LM_CACHE/long/$(
+		{
+			cd "$LM_SRC" && find Makefile drivers include patches tools -type f ! -name '*.pyc' |
+				LC_ALL=C sort | xargs sha256sum
+			echo "$LM_OPTIONS"
+		} | sha256sum | cut -c 1-12
+	)
+	mkdir -p "$LM_RUN" 2>/dev/null || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
+	exec 8>"$LM_RUN/lock"
+	flock -n 8 || die "the same runs already, with its logs in $LM_RUN"
+}
+
 # The tree's name follows from what it is made of. With LM_FUZZ, it is the one of `lab fuzz`.
 tree_dir()
 {

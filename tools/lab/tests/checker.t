@@ -46,18 +46,19 @@ with tap.Tap() as t, tap.make_lab(l1s=2, l2_memory=128, dirty_log="device") as l
         l2.take_over(l1)
         l1.misbehave(0, drop_log_every=DROP_EVERY)
     traffic = boot(lab, here)
-    red = 0
-    for n in range(MIGRATIONS):
+    done = tap.Progress(migrations=0, red=0)
+    for n in range(done["migrations"], MIGRATIONS):
         found, alive = what_is_wrong(here, there, traffic)
-        red += t.ok(found != "", f"migration {n + 1}, one bit in {DROP_EVERY} dropped: that is seen")
+        red = t.ok(found != "", f"migration {n + 1}, one bit in {DROP_EVERY} dropped: that is seen")
         t.note(found)
+        done.save(migrations=n + 1, red=done["red"] + red)
         here, there = there, here
         if not alive:
             traffic.finish()
             for l1 in here, there:
                 l2.stop(l1)
             traffic = boot(lab, here)
-    t.figure("checker: migrations that went red with log bits dropped", red, MIGRATIONS)
+    t.figure("checker: migrations that went red with log bits dropped", done["red"], MIGRATIONS)
     traffic.finish()
     l2.stop(here)
     t.clean_logs(lab)

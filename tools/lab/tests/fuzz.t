@@ -12,6 +12,8 @@ from vlm import tap
 
 INPUTS = int(os.environ["LM_FUZZ_INPUTS"] or 10_000_000)
 WAYS = ("plain", "iommu")
+# as many at a time as the progress is saved after
+AT_ONCE = 250_000
 FUZZ = "/virtio-lm/src/tools/qemu/fuzz"
 CACHE = "/virtio-lm/cache"
 
@@ -41,11 +43,14 @@ def fuzz(way, inputs):
 
 
 with tap.Tap() as t:
-    total = 0
+    done = tap.Progress(**dict.fromkeys(WAYS, 0))
     for way in WAYS:
-        status, count, logs = fuzz(way, INPUTS // len(WAYS))
-        total += count
+        status = 0
+        while not status and done[way] < INPUTS // len(WAYS):
+            status, count, logs = fuzz(way, min(AT_ONCE, INPUTS // len(WAYS) - done[way]))
+            if not status:
+                done.save(**{way: done[way] + count})
         if not t.equal(status, 0, f"{way}: no input crashes"):
             t.note("see " + " ".join(logs))
             t.note("an input is repeated, and its lines named, in the tree of `lab fuzz`: tools/qemu/fuzz --help")
-    t.figure("inputs of a hostile guest", total, INPUTS)
+    t.figure("inputs of a hostile guest", sum(done[way] for way in WAYS), INPUTS)

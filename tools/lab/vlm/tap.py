@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the tests share: TAP output, and a lab as `lab check` configures it."""
+import json
 import os
 import sys
 
@@ -83,6 +84,30 @@ class Tap:
         if kind is not None or self.failed:
             sys.exit(1)
         return True
+
+
+class Progress:
+    """What a test of the long form has counted, which it begins with when its run was ended and
+    goes on. zero: the counts, by their names, that it has at first."""
+
+    def __init__(self, **zero):
+        # not in its folder, which a run has for itself
+        self.path = f"{run_dir()}.progress"
+        self.counts = zero
+        if os.path.exists(self.path):
+            with open(self.path, encoding="ascii") as file:
+                self.counts = json.load(file)
+            print(f"# goes on from {self.counts}", flush=True)
+
+    def __getitem__(self, name):
+        return self.counts[name]
+
+    def save(self, **counts):
+        """From here on it is to go on."""
+        self.counts.update(counts)
+        with open(self.path + ".new", "w", encoding="ascii") as file:
+            json.dump(self.counts, file)
+        os.rename(self.path + ".new", self.path)
 
 
 def config(**changes):
