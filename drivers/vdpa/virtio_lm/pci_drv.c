@@ -212,7 +212,7 @@ static void virtio_lm_remove(struct pci_dev *pdev)
 static int virtio_lm_pm_freeze(struct device *dev)
 {
 	struct virtio_lm_func *func = dev_get_drvdata(dev);
-	u8 status = func->vlm ? READ_ONCE(func->vlm->status) : 0;
+	u8 status = func->vlm ? func->vlm->status : 0;
 
 	if (!status)
 		return 0;
