@@ -12,11 +12,6 @@ from .l1 import LabError
 SECONDS = 240
 # until an event that does not wait for the VMM is well under way
 UNDER_WAY = 0.5
-# what the kernel says of the errors that are injected, and the driver of a function that forgets
-# what it was told between two of its steps
-PROVOKED = (r"PCIe Bus Error|error status/mask=|\[\d+\] CmpltTO|device does not answer"
-            r"|vq \d+: (cannot be (enabled|reset)|device ignored its ring state)"
-            r"|device does not take features|device refused to log|device did not (suspend|resume|stop logging)")
 PROPS = kselftest.PROPS + ",aer=on"
 
 
@@ -116,6 +111,16 @@ EVENTS = (
     ("it is unplugged, and plugged again", Storm.replug),
     ("its link flaps", Storm.link_flaps),
 )
+# what the driver says of a function that forgets what it was told between two of its steps, and the
+# kernel of the errors that are injected
+FORGOTTEN = (r"device does not answer|vq \d+: (cannot be (enabled|reset)|device ignored its ring state)"
+             r"|device does not take features|device refused to log"
+             r"|device did not (suspend|resume|stop logging)")
+PROVOKED = {
+    Storm.flr: FORGOTTEN,
+    Storm.bus_reset: FORGOTTEN,
+    Storm.aer: rf"PCIe Bus Error|error status/mask=|\[\d+\] CmpltTO|{FORGOTTEN}",
+}
 
 
 class Event:
