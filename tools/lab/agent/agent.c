@@ -23,7 +23,7 @@
 #define HELD_ROOM		(24 << 20)
 #define PEEK_NS			(NSEC_PER_SEC / 50)
 /* to wake up for a page or two each time would cost a slow host more than the pages do */
-#define WAIT_NS			(NSEC_PER_SEC / 20)
+#define WAIT_NS			(NSEC_PER_SEC / 10)
 
 struct memory {
 	uint64_t *words;

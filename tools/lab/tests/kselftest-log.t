@@ -9,17 +9,19 @@ import re
 from vlm import kselftest, l2, tap
 
 LONG_ROUNDS = 10000
+LOG_TESTS = ["vdpa_log", "vdpa_log_oracle"]
 UNLOAD = "rmmod virtio_lm_vdpa vhost_vdpa vdpa"
 
 tap.need_log()
 with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS) as lab:
     l1 = lab.l1s[0]
     figures = kselftest.run_logging(t, lab, 0, "dirty log")
-    # on the addresses of the process, which is its default, and on physical ones, as others are
-    for parameter in "use_va=1", "use_va=0":
+    # on the addresses of the process, which is its default, and on physical ones, as others are: all of
+    # the tests in the long form
+    for parameter, only in ("use_va=1", ()), ("use_va=0", () if tap.long_form() else LOG_TESTS):
         figures += kselftest.run_simulator(t, l1, f"{lab.config.log_modules}/sim",
                                            f"dirty log of vdpa_sim_net {parameter}", "log,asid,wire",
-                                           parameter)
+                                           parameter, only=only)
     if tap.long_form() and not os.environ.get("VDPA_ROUNDS"):
         os.environ["VDPA_ROUNDS"] = str(LONG_ROUNDS)
         figures = kselftest.run_logging(t, lab, 0, "dirty log, long", only=["vdpa_log_oracle"])

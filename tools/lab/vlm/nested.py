@@ -4,10 +4,10 @@ traffic."""
 from . import debug, l2, tap
 from .traffic import Traffic, account
 
-# packets and pages per second: what L1s several times slower than usual can do. While its pages are
-# logged each of them that L2 writes is an exit to such a kernel
-DEBUG_RATE = 25
-DEBUG_PAGES = 128
+# packets and pages per second: what leaves L1s several times slower than usual time for anything
+# else. Each packet is several exits to such a kernel, and, while it is logged, each page is one
+DEBUG_RATE = 10
+DEBUG_PAGES = 64
 
 
 def make_lab(**changes):

@@ -29,6 +29,8 @@ class Traffic:
         config = lab.config
         self.log = f"{lab.run_dir}/{name}.log"
         self.pages = agent_mib(config) << 8
+        # those of two seconds, or as many as say enough
+        self.some = min(2 * config.rate, 50)
         with open(self.log, "w", encoding="ascii") as file:
             self.proc = subprocess.Popen([f"{config.tools}/peer", net.L0_DATA, net.L2_DATA, str(config.rate)],
                                          stdin=subprocess.DEVNULL, stdout=file, stderr=file,
@@ -69,8 +71,8 @@ class Traffic:
         """Wait until packets go on in both directions, from now."""
         then = self.counts() or {"out_received": 0, "in_received": 0}
         return self.wait("traffic in both directions",
-                         lambda c: c["out_received"] > then["out_received"] + 50
-                         and c["in_received"] > then["in_received"] + 50, seconds)
+                         lambda c: c["out_received"] > then["out_received"] + self.some
+                         and c["in_received"] > then["in_received"] + self.some, seconds)
 
     def wait_held(self, seconds=240, then=None):
         """Wait until every packet that the agent holds, now or when it had those counts, was
