@@ -91,6 +91,16 @@ step()
 	return "$rc"
 }
 
+# keep_runs FOLDER: the newest of its folders, by their names, and those of runs that are alive, which
+# hold their locks
+keep_runs()
+{
+	ls -1 "$1" | sort -r | tail -n +$((LM_KEEP_RUNS + 1)) | while read -r old; do
+		old=$1/$old
+		(flock -n 9 && rm -rf "$old") 9>>"$old/lock" || :
+	done
+}
+
 # new_run WHAT: a folder for the logs of this run; the oldest ones go
 new_run()
 {
@@ -98,30 +108,32 @@ new_run()
 	mkdir -p "$LM_CACHE/runs" 2>/dev/null || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
 	LM_RUN=$LM_CACHE/runs/$(date +%Y%m%d-%H%M%S)-$1-$$
 	mkdir "$LM_RUN"
-	# the names begin with the time; a run that is alive holds its lock
-	ls -1 "$LM_CACHE/runs" | sort -r | tail -n +$((LM_KEEP_RUNS + 1)) | while read -r old; do
-		old=$LM_CACHE/runs/$old
-		(flock -n 9 && rm -rf "$old") 9>>"$old/lock" || :
-	done
+	keep_runs "$LM_CACHE/runs"
 	exec 8>"$LM_RUN/lock"
 	flock 8
 }
 
-# long_run: the folder of a run that takes hours. It is named after the sources and options, so that
-# one that was ended goes on where it was
+# long_run: the folder of a run that takes hours. Its name ends with a sum of all that it is about, so
+# that one that was ended goes on where it was
 long_run()
 {
 	need_root
-	LM_RUN=$LM_CACHE/long/$(
+	key=$(
 		{
-			cd "$LM_SRC" && find Makefile drivers include patches tools -type f ! -name '*.pyc' |
-				LC_ALL=C sort | xargs sha256sum
+			cd "$LM_SRC" && find Makefile README.md Documentation drivers include patches tools -type f \
+				! -name '*.pyc' ! -path '*/_build/*' | LC_ALL=C sort | xargs sha256sum
 			echo "$LM_OPTIONS"
+			env | grep -E '^(LM_(FUZZ|HOSTILE)_[A-Z]+|LM_ROUNDS|VDPA_[A-Z_]+)=' | sort
 		} | sha256sum | cut -c 1-12
 	)
+	LM_RUN=$LM_CACHE/long/$(date +%Y%m%d-%H%M%S)-$key
+	for run in "$LM_CACHE"/long/*-"$key"; do
+		[ ! -d "$run" ] || LM_RUN=$run
+	done
 	mkdir -p "$LM_RUN" 2>/dev/null || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
 	exec 8>"$LM_RUN/lock"
 	flock -n 8 || die "the same runs already, with its logs in $LM_RUN"
+	keep_runs "$LM_CACHE/long"
 }
 
 # The tree's name follows from what it is made of. With LM_FUZZ, it is the one of `lab fuzz`.

@@ -23,7 +23,7 @@ SRC = "/virtio-lm/src"
 QEMU = "/virtio-lm/cache/qemu"
 RUN = "/virtio-lm/run/mutants"
 # where QEMU's sources can be linked to, instead of copied
-SCRATCH = f"/virtio-lm/cache/mutants-{os.getpid()}"
+SCRATCH = tempfile.mkdtemp(prefix="mutants-", dir="/virtio-lm/cache")
 DEADLINE = 900
 
 # The build folder knows its path: in a mount namespace of its own, the copy is there. And what

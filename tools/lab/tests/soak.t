@@ -7,7 +7,7 @@ from vlm import soak, tap
 
 ROUNDS = int(os.environ["LM_ROUNDS"] or 20)
 # as many with one L2
-AT_ONCE = 50
+AT_ONCE = 10
 
 with tap.Tap() as t:
     done = tap.Progress(rounds=0, checks=0, packets=0)
