@@ -30,7 +30,7 @@
 #define NAME		"vdpa_life"
 #define DRIVER		"/sys/bus/pci/drivers/virtio_lm_vdpa/"
 #define RING		32
-/* to pin more pages than its queues need would be most of what a lifetime takes */
+/* more than its queues need would only take time to pin */
 #define MEM_SIZE	(512UL << 10)
 #define FRAME_LEN	76	/* the header, and the least that Ethernet allows */
 #define LINE_LEN	128
