@@ -14,11 +14,10 @@ def make_lab(**changes):
     """The L1s."""
     tap.need_log()
     if tap.DEBUG:
-        # L2 has the stock kernel. One vCPU: on a host with less cores than vCPUs they wait for each
-        # other all the time, in loops
+        # L2 has the stock kernel
         stock = tap.config().kernel
         changes = {"l2_kernel": f"{stock}/vmlinux", "l2_initrd": f"{stock}/l2.gz", "l2_memory": 96,
-                   "append": f"{debug.APPEND} {debug.NO_KMEMLEAK}", "memory": 1536, "cpus": 1,
+                   "append": f"{debug.APPEND} {debug.NO_KMEMLEAK}", "memory": 1536,
                    "rate": DEBUG_RATE, "pages": DEBUG_PAGES, **changes}
     return tap.make_lab(**{"l1s": 2, "l2_memory": 128, **changes})
 
