@@ -257,7 +257,8 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	if (ret)
 		goto err;
 
-	func->vlm = vlm;
+	scoped_guard(mutex, &func->lock)
+		func->vlm = vlm;
 	return 0;
 
 err:
@@ -271,12 +272,14 @@ static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vd
 	struct virtio_lm_func *func = container_of(mgmt, struct virtio_lm_func, mgmt);
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 
+	scoped_guard(mutex, &func->lock)
+		func->vlm = NULL;
+
 	/* The unregistration may drop the last reference */
 	get_device(&vdpa->dev);
 	_vdpa_unregister_device(vdpa);
 	virtio_lm_reset_vdpa(vlm);
 	virtio_lm_teardown(vlm);
-	func->vlm = NULL;
 	put_device(&vdpa->dev);
 }
 

@@ -138,15 +138,25 @@ static int virtio_lm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (!func)
 		return -ENOMEM;
 	func->mdev.pci_dev = pdev;
+	mutex_init(&func->lock);
 	pci_set_drvdata(pdev, func);
 
 	ret = pci_enable_device(pdev);
 	if (ret)
 		goto err_free;
 
-	ret = vp_modern_probe(&func->mdev);
+	ret = pci_save_state(pdev);
 	if (ret)
 		goto err_disable;
+	func->saved = pci_store_saved_state(pdev);
+	if (!func->saved) {
+		ret = -ENOMEM;
+		goto err_disable;
+	}
+
+	ret = vp_modern_probe(&func->mdev);
+	if (ret)
+		goto err_saved;
 
 	/* driver_override brings any function here, whatever the ID table says */
 	if (func->mdev.id.device != VIRTIO_ID_NET || !func->mdev.device) {
@@ -181,6 +191,8 @@ err_unmap:
 	virtio_lm_unmap(func);
 err_modern:
 	vp_modern_remove(&func->mdev);
+err_saved:
+	kfree(func->saved);
 err_disable:
 	pci_disable_device(pdev);
 err_free:
@@ -201,6 +213,7 @@ static void virtio_lm_remove(struct pci_dev *pdev)
 	pci_clear_master(pdev);
 	virtio_lm_unmap(func);
 	vp_modern_remove(&func->mdev);
+	kfree(func->saved);
 	pci_disable_device(pdev);
 	kfree(func);
 }
@@ -240,6 +253,53 @@ static const struct dev_pm_ops virtio_lm_pm_ops = {
 	.freeze		= pm_sleep_ptr(virtio_lm_pm_freeze),
 };
 
+/*
+ * After an error that has cost no more than what was on its way (pci_channel_io_normal) the device
+ * knows best whether it can go on: it sets NEEDS_RESET. After another one the PCI core resets the
+ * link, hence the function; until then its registers read as those of one that is gone.
+ */
+static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
+{
+	switch (state) {
+	case pci_channel_io_normal:
+		return PCI_ERS_RESULT_CAN_RECOVER;
+	case pci_channel_io_frozen:
+		return PCI_ERS_RESULT_NEED_RESET;
+	default:
+		return PCI_ERS_RESULT_DISCONNECT;
+	}
+}
+
+/* Whoever else has reset the function since probe has used up what the PCI core keeps */
+static pci_ers_result_t virtio_lm_slot_reset(struct pci_dev *pdev)
+{
+	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	if (pci_load_saved_state(pdev, func->saved))
+		return PCI_ERS_RESULT_DISCONNECT;
+	pci_restore_state(pdev);
+
+	/* What was saved has no bus mastering */
+	return virtio_lm_reset_device(func) ? PCI_ERS_RESULT_DISCONNECT : PCI_ERS_RESULT_RECOVERED;
+}
+
+/* The end of both: a recovery, and a reset through sysfs */
+static void virtio_lm_reset_done(struct pci_dev *pdev)
+{
+	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	guard(mutex)(&func->lock);
+	if (func->vlm)
+		virtio_lm_tell_reset(func->vlm);
+}
+
+static const struct pci_error_handlers virtio_lm_err_handler = {
+	.error_detected	= virtio_lm_error_detected,
+	.slot_reset	= virtio_lm_slot_reset,
+	.resume		= virtio_lm_reset_done,
+	.reset_done	= virtio_lm_reset_done,
+};
+
 static const struct pci_device_id virtio_lm_id_table[] = {
 	{ PCI_DEVICE_SUB(PCI_VENDOR_ID_REDHAT_QUMRANET, VIRTIO_LM_PCI_DEVICE_ID,
 			 PCI_ANY_ID, VIRTIO_LM_SUBSYS_DEVICE_ID) },
@@ -252,6 +312,7 @@ static struct pci_driver virtio_lm_pci_driver = {
 	.id_table	= virtio_lm_id_table,
 	.probe		= virtio_lm_probe,
 	.remove		= virtio_lm_remove,
+	.err_handler	= &virtio_lm_err_handler,
 	.driver.pm	= pm_sleep_ptr(&virtio_lm_pm_ops),
 };
 module_pci_driver(virtio_lm_pci_driver);

@@ -129,6 +129,21 @@ static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 	return status;
 }
 
+/**
+ * virtio_lm_tell_reset - tell the bus of a reset that it has not asked for
+ * @vlm: the vDPA device
+ *
+ * Virtio 1.3, 2.1.2: a running device that needs a reset notifies of a change of its
+ * configuration. This one cannot, having forgotten its vectors. May sleep.
+ */
+void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm)
+{
+	const u8 lost = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET;
+
+	if ((virtio_lm_get_status(&vlm->vdpa) & lost) == lost)
+		virtio_lm_call(&vlm->config_call);
+}
+
 /*
  * This cannot fail. A status that could not be set is one the bus does not read back, which
  * is how virtio lets a device refuse FEATURES_OK, and what VMMs check.

@@ -52,7 +52,10 @@ struct virtio_lm_notify {
  * @features: of what the device offers, what this driver can pass on
  * @num_queues: virtqueues of the device that the LM block has a register for
  * @caps: LM_CAPS
- * @vlm: the vDPA device on it, or NULL; protected by the vDPA core's device lock
+ * @saved: its configuration space, for after a reset of its link
+ * @lock: held while @vlm is changed, and while it is used by who does not hold the vDPA core's
+ *	device lock
+ * @vlm: the vDPA device on it, or NULL
  */
 struct virtio_lm_func {
 	struct virtio_pci_modern_device mdev;
@@ -63,6 +66,8 @@ struct virtio_lm_func {
 	u64 features;
 	u16 num_queues;
 	u32 caps;
+	struct pci_saved_state *saved;
+	struct mutex lock;	/* see above */
 	struct virtio_lm_vdpa *vlm;
 };
 
@@ -237,6 +242,7 @@ irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
 /* vdpa_dev.c */
 extern const struct vdpa_config_ops virtio_lm_vdpa_ops[];
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
+void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
 
 /* stats.c */
 int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
