@@ -6,13 +6,11 @@ What waits for L2 to leave the function does not keep it from that, with all of 
 import contextlib
 
 from vlm import l2, nested, tap
-from vlm.storm import EVENTS, PROPS, PROVOKED, SECONDS, Event, Storm
+from vlm.storm import EVENTS, FORGETS, PROPS, PROVOKED, SECONDS, Event, Storm
 from vlm.traffic import BAD, Traffic, wrong
 
 # slow enough for the first pass over L2's RAM to last until something has happened
 SLOW = 2 << 20
-# these leave L2 without its network until it resets the device
-FORGETS = Storm.flr, Storm.bus_reset
 # what has to stay 0, but for what L2 sends while the link is down
 BAD_OF_FLAPS = tuple(name for name in BAD if name != "in_lost")
 # A reset switches the function's BARs off and on, which changes L1's memory map. Without patches 0013
@@ -64,6 +62,7 @@ with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS) as lab:
             where = next(l1 for l1 in lab.l1s if l2.alive(l1))
             # over its serial port: the network may be gone
             t.equal(l2.agent_count(where, "pages_bad", 0), 0, f"{what}: L2's own memory is right")
+            # L2 is without its network until it resets the device
             if event not in FORGETS:
                 t.equal(status, "completed", f"{what}: which is its destination")
                 traffic.wait_both_ways()

@@ -4,7 +4,7 @@
 suspended: each of the VMM's calls comes back, what happens comes to its end, and the device works
 afterwards."""
 from vlm import l2, tap
-from vlm.storm import EVENTS, PROPS, PROVOKED, Event, Storm
+from vlm.storm import EVENTS, FORGETS, PROPS, PROVOKED, Event, Storm
 
 STEPS = ("opened", "running", "logging", "suspended")
 
@@ -26,5 +26,10 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=PROPS) as lab:
             t.equal(storm.let_go(storm.take("logging", "send")), ({}, True), f"{name}: the device works afterwards")
             t.equal(storm.l1.complaints(PROVOKED.get(event)), [], f"{name}: the kernel has nothing else to say")
             count += 1
+        if event in FORGETS:
+            vmm = storm.take("running")
+            event(storm)
+            t.equal(storm.let_go(vmm)[0].get("told"), "1", f"{what}: a VMM that waits is told that it needs a reset")
+            t.equal(storm.l1.complaints(PROVOKED[event]), [], f"{what}: the kernel has nothing else to say")
     t.figure("storm: events that befell a device in use", count, len(EVENTS) * len(STEPS))
     t.clean_logs(lab)

@@ -124,8 +124,10 @@ class L1:
         args += ["-netdev", f"tap,id=mgr,ifname={self.mgr_tap},script=no,downscript=no,vhost=off",
                  "-device", f"virtio-net-pci,netdev=mgr,mac={self.mgr_mac},romfile="]
         for n in range(c.devices):
+            # x-speed: of a faster port Linux wants to see the link come up after a reset, and QEMU
+            # does not show it where ACPI does the plugging (pcie_cap_slot_plug_cb() in hw/pci/pcie.c)
             args += ["-device", f"pcie-root-port,id=rp{n + 1},bus=pcie.0,slot={n + 1},"
-                                f"chassis={n + 1},addr={ROOT_PORT + n:#x}",
+                                f"chassis={n + 1},addr={ROOT_PORT + n:#x},x-speed=5",
                      "-netdev", f"tap,id=data{n},ifname={self.data_tap(n)},script=no,"
                                 f"downscript=no,vhost=off"
                                 + (f",queues={c.queues}" if c.queues > 1 else ""),

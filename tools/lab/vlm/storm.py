@@ -77,18 +77,29 @@ class Storm:
         self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo flr >reset_method; echo 1 >reset", timeout=SECONDS)
 
     def bus_reset(self):
-        # the kernel resets and restores the function, but does not see the link of QEMU's root
-        # port come up again, and calls that an error
-        self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo bus >reset_method; echo 1 >reset || :",
-                   timeout=SECONDS)
+        self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo bus >reset_method; echo 1 >reset", timeout=SECONDS)
 
-    def aer(self):
-        # not a fatal one: the link's reset, which is to follow, fails on QEMU's root port
-        answer = self.l1.qmp("human-monitor-command", command_line="pcie_aer_inject_error vdpa0 COMP_TIME")
+    def recoveries(self):
+        """How many errors the kernel has got over."""
+        return int(self.l1.sh("dmesg | grep -c 'device recovery successful' || :"))
+
+    def error(self, name):
+        """Have the function report an error, and the kernel get over it."""
+        before = self.recoveries()
+        answer = self.l1.qmp("human-monitor-command", command_line=f"pcie_aer_inject_error vdpa0 {name}")
         if not answer.startswith("OK"):
             raise LabError(f"pcie_aer_inject_error: {answer}")
-        # what follows is the kernel's, and nobody waits for it
-        time.sleep(2)
+        end = time.monotonic() + SECONDS
+        while self.recoveries() == before:
+            if time.monotonic() > end:
+                raise LabError(f"the kernel has not got over error {name} after {SECONDS} s")
+            time.sleep(0.2)
+
+    def nonfatal_error(self):
+        self.error("COMP_TIME")
+
+    def fatal_error(self):
+        self.error("DLP")
 
     def replug(self):
         self.plug(False)
@@ -107,7 +118,8 @@ EVENTS = (
     ("the driver's module is unloaded", Storm.unload),
     ("a function level reset", Storm.flr),
     ("a reset of its bus", Storm.bus_reset),
-    ("an AER error", Storm.aer),
+    ("a non-fatal AER error", Storm.nonfatal_error),
+    ("a fatal AER error", Storm.fatal_error),
     ("it is unplugged, and plugged again", Storm.replug),
     ("its link flaps", Storm.link_flaps),
 )
@@ -119,8 +131,11 @@ FORGOTTEN = (r"device does not answer|vq \d+: (cannot be (enabled|reset)|device 
 PROVOKED = {
     Storm.flr: FORGOTTEN,
     Storm.bus_reset: FORGOTTEN,
-    Storm.aer: rf"PCIe Bus Error|error status/mask=|\[\d+\] CmpltTO|{FORGOTTEN}",
+    Storm.nonfatal_error: r"PCIe Bus Error|error status/mask=|\[\d+\] CmpltTO",
+    Storm.fatal_error: rf"PCIe Bus Error|error status/mask=|\[\d+\] DLP|{FORGOTTEN}",
 }
+# after which a running device needs a reset by its driver, and is to say so
+FORGETS = Storm.flr, Storm.bus_reset, Storm.fatal_error
 
 
 class Event:

@@ -7,11 +7,14 @@
  * For tests in which something happens to the device meanwhile: it is reset,
  * unplugged, its driver unbound, its machine saved and restored. Prints "held STEP"
  * when it is there, and in the end what each call has returned, 0 or an errno; both
- * times how many pages the log has, and what the used index is.
+ * times how many pages the log has, what the used index is, and how often the device
+ * has told of a change of its configuration.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -30,6 +33,7 @@ struct hold {
 	struct vdpa v;
 	struct vq tx;
 	struct bitmap log;
+	int config_call;
 };
 
 static void must(const char *what, int ret)
@@ -43,6 +47,9 @@ static void must(const char *what, int ret)
 static void go_to(struct hold *h, enum step step)
 {
 	must("open", vdpa_open(&h->v));
+	h->config_call = eventfd(0, EFD_NONBLOCK);
+	must("eventfd", h->config_call < 0 ? -errno : 0);
+	must("config call", vdpa_ioctl(&h->v, VHOST_VDPA_SET_CONFIG_CALL, &h->config_call));
 	must("memory", vdpa_mem_init(&h->v, VDPA_IOVA));
 	must("queue", vq_init(&h->tx, &h->v, 1, RING, 1, VQ_BUF_SIZE, false));
 	must("bitmap", bitmap_init(&h->log, &h->v, LOG_IOVA));
@@ -63,10 +70,13 @@ static void go_to(struct hold *h, enum step step)
 static void print_state(const struct hold *h)
 {
 	size_t i, bits = 0;
+	eventfd_t told = 0;
 
+	eventfd_read(h->config_call, &told);
 	for (i = 0; i < h->log.size / sizeof(*h->log.words); i++)
 		bits += __builtin_popcountll(h->log.words[i]);
-	printf(" bits=%zu used=%u", bits, vq_device_used(&h->tx));
+	printf(" bits=%zu used=%u told=%llu", bits, vq_device_used(&h->tx),
+	       (unsigned long long)told);
 }
 
 #define TRY(name, call) do {				\
@@ -123,6 +133,7 @@ int main(int argc, char **argv)
 	TRY("unmap", bitmap_unmap(&h.log));
 	vq_free(&h.tx);
 	vdpa_close(&h.v);
+	close(h.config_call);
 	printf(" close=0\n");
 	return 0;
 }
