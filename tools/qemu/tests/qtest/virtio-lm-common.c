@@ -296,10 +296,24 @@ uint64_t lm_host_features(LMTest *t)
     return features | qtest_readl(t->qts, COMMON(device_feature));
 }
 
-/* Up to FEATURES_OK, with @features and what cannot be left out */
-void lm_negotiate(LMTest *t, uint64_t features)
+/* From a reset up to FEATURES_OK, with @features, offered or not */
+void lm_set_features(LMTest *t, uint64_t features)
 {
     uint8_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
+
+    lm_set_status(t, 0);
+    lm_set_status(t, status);
+    qtest_writel(t->qts, COMMON(guest_feature_select), 0);
+    qtest_writel(t->qts, COMMON(guest_feature), features);
+    qtest_writel(t->qts, COMMON(guest_feature_select), 1);
+    qtest_writel(t->qts, COMMON(guest_feature), features >> 32);
+    lm_set_status(t, status | VIRTIO_CONFIG_S_FEATURES_OK);
+    g_assert_cmphex(lm_status(t), ==, status | VIRTIO_CONFIG_S_FEATURES_OK);
+}
+
+/* The same with @features and what cannot be left out, all of them offered */
+void lm_negotiate(LMTest *t, uint64_t features)
+{
     unsigned n;
 
     features |= LM_BIT(VIRTIO_F_VERSION_1);
@@ -311,15 +325,7 @@ void lm_negotiate(LMTest *t, uint64_t features)
     for (n = 0; n < LM_NUM_QUEUES; n++) {
         t->vq[n].num = 0;
     }
-
-    lm_set_status(t, 0);
-    lm_set_status(t, status);
-    qtest_writel(t->qts, COMMON(guest_feature_select), 0);
-    qtest_writel(t->qts, COMMON(guest_feature), features);
-    qtest_writel(t->qts, COMMON(guest_feature_select), 1);
-    qtest_writel(t->qts, COMMON(guest_feature), features >> 32);
-    lm_set_status(t, status | VIRTIO_CONFIG_S_FEATURES_OK);
-    g_assert_cmphex(lm_status(t), ==, status | VIRTIO_CONFIG_S_FEATURES_OK);
+    lm_set_features(t, features);
 }
 
 static bool lm_packed(LMTest *t)

@@ -118,6 +118,7 @@ uint64_t lm_pages(LMTest *t, unsigned n);
 uint8_t lm_status(LMTest *t);
 void lm_set_status(LMTest *t, uint8_t status);
 uint64_t lm_host_features(LMTest *t);
+void lm_set_features(LMTest *t, uint64_t features);
 void lm_negotiate(LMTest *t, uint64_t features);
 void lm_queue_init(LMTest *t, unsigned n, unsigned num);
 void lm_queue_enable(LMQueue *q);

@@ -311,6 +311,27 @@ static void test_read_only_bitmap(void)
     lm_free(t);
 }
 
+/* To registers of the IOMMU that have no quadword */
+static void test_quadwords_are_refused(void)
+{
+    static const uint64_t regs[] = {
+        DMAR_FECTL_REG, DMAR_IECTL_REG, DMAR_IEADDR_REG, DMAR_PECTL_REG,
+    };
+    LMIOMMU v = lm_new_iommu();
+    QTestState *qts = v.t->qts;
+    uint64_t addr;
+    uint32_t value;
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(regs); i++) {
+        addr = Q35_HOST_BRIDGE_IOMMU_ADDR + regs[i];
+        value = qtest_readl(qts, addr);
+        qtest_writeq(qts, addr, ~(uint64_t)value);
+        g_assert_cmphex(qtest_readl(qts, addr), ==, value);
+    }
+    lm_free(v.t);
+}
+
 void lm_add_iommu_tests(void)
 {
     static const uint64_t split = LM_BIT(VIRTIO_RING_F_EVENT_IDX);
@@ -322,4 +343,6 @@ void lm_add_iommu_tests(void)
     qtest_add_func("/virtio-lm/iommu/unmap-in-use", test_unmap_in_use);
     qtest_add_func("/virtio-lm/iommu/read-only-bitmap",
                    test_read_only_bitmap);
+    qtest_add_func("/virtio-lm/iommu/quadwords-are-refused",
+                   test_quadwords_are_refused);
 }

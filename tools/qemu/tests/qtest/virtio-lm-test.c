@@ -444,6 +444,26 @@ static void test_features_stay_with_rings(void)
     lm_free(t);
 }
 
+/* What is accepted without being offered is not there: headers are no longer */
+static void test_features_not_offered(void)
+{
+    const uint64_t more = LM_BIT(VIRTIO_NET_F_HASH_REPORT);
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    unsigned n;
+
+    g_assert_cmphex(lm_host_features(t) & more, ==, 0);
+    lm_negotiate(t, 0);
+    lm_set_features(t, t->features | more);
+    for (n = LM_RX; n <= LM_TX; n++) {
+        lm_queue_init(t, n, 256);
+        lm_queue_enable(&t->vq[n]);
+    }
+    lm_driver_ok(t);
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
+    lm_expect_tx(t, 60, 0);
+    lm_free(t);
+}
+
 static void test_unplug_in_use(void)
 {
     LMTest *t = lm_new(LM_ON_PC, "vdpa=on");
@@ -612,6 +632,8 @@ int main(int argc, char **argv)
                    test_system_reset_clears_block);
     qtest_add_func("/virtio-lm/life/features-stay-with-rings",
                    test_features_stay_with_rings);
+    qtest_add_func("/virtio-lm/life/features-not-offered",
+                   test_features_not_offered);
     qtest_add_func("/virtio-lm/life/unplug-in-use", test_unplug_in_use);
     qtest_add_func("/virtio-lm/refuse/legacy", test_legacy_is_refused);
     qtest_add_func("/virtio-lm/refuse/nothing-alone", test_alone_is_modern);
