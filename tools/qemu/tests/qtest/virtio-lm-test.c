@@ -444,6 +444,24 @@ static void test_features_stay_with_rings(void)
     lm_free(t);
 }
 
+/* A driver may make them smaller, no more (virtio 1.3, 4.1.4.3.2) */
+static void test_queues_do_not_grow(void)
+{
+    const uint64_t size = offsetof(struct virtio_pci_common_cfg, queue_size);
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint16_t most;
+
+    lm_negotiate(t, 0);
+    qtest_writew(t->qts, t->common + offsetof(struct virtio_pci_common_cfg,
+                                              queue_select), LM_TX);
+    most = qtest_readw(t->qts, t->common + size);
+    qtest_writew(t->qts, t->common + size, most / 2);
+    g_assert_cmpuint(qtest_readw(t->qts, t->common + size), ==, most / 2);
+    qtest_writew(t->qts, t->common + size, most * 2);
+    g_assert_cmpuint(qtest_readw(t->qts, t->common + size), ==, most / 2);
+    lm_free(t);
+}
+
 /* What is accepted without being offered is not there: headers are no longer */
 static void test_features_not_offered(void)
 {
@@ -632,6 +650,8 @@ int main(int argc, char **argv)
                    test_system_reset_clears_block);
     qtest_add_func("/virtio-lm/life/features-stay-with-rings",
                    test_features_stay_with_rings);
+    qtest_add_func("/virtio-lm/life/queues-do-not-grow",
+                   test_queues_do_not_grow);
     qtest_add_func("/virtio-lm/life/features-not-offered",
                    test_features_not_offered);
     qtest_add_func("/virtio-lm/life/unplug-in-use", test_unplug_in_use);
