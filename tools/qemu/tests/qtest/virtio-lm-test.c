@@ -462,6 +462,34 @@ static void test_queues_do_not_grow(void)
     lm_free(t);
 }
 
+/* With one packet that the backend does not take, and others behind it */
+static void test_queue_reset_while_blocked(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    unsigned sent, seq;
+
+    lm_start(t, LM_BIT(VIRTIO_F_RING_RESET));
+    sent = lm_block_backend(t, 0, 1);
+    for (seq = 1; seq <= 4; seq++) {
+        lm_add_tx(t, 60, sent + seq, 1);
+    }
+    qtest_writew(t->qts, t->common + offsetof(struct virtio_pci_common_cfg,
+                                              queue_select), LM_TX);
+    qtest_writew(t->qts,
+                 t->common + offsetof(struct virtio_pci_modern_common_cfg,
+                                      queue_reset), 1);
+    for (seq = 0; seq < sent; seq++) {
+        lm_expect_tx(t, 60, seq);
+    }
+    lm_expect_no_tx(t);
+
+    lm_queue_init(t, LM_TX, 256);
+    lm_queue_enable(&t->vq[LM_TX]);
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
+    lm_expect_tx(t, 60, 0);
+    lm_free(t);
+}
+
 /* What is accepted without being offered is not there: headers are no longer */
 static void test_features_not_offered(void)
 {
@@ -652,6 +680,8 @@ int main(int argc, char **argv)
                    test_features_stay_with_rings);
     qtest_add_func("/virtio-lm/life/queues-do-not-grow",
                    test_queues_do_not_grow);
+    qtest_add_func("/virtio-lm/life/queue-reset-while-blocked",
+                   test_queue_reset_while_blocked);
     qtest_add_func("/virtio-lm/life/features-not-offered",
                    test_features_not_offered);
     qtest_add_func("/virtio-lm/life/unplug-in-use", test_unplug_in_use);
