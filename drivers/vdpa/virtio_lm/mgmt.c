@@ -272,12 +272,11 @@ static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vd
 	struct virtio_lm_func *func = container_of(mgmt, struct virtio_lm_func, mgmt);
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 
-	scoped_guard(mutex, &func->lock)
-		func->vlm = NULL;
-
-	/* The unregistration may drop the last reference */
+	/* The unregistration may drop the last reference, and waits for a VMM to end */
 	get_device(&vdpa->dev);
 	_vdpa_unregister_device(vdpa);
+	scoped_guard(mutex, &func->lock)
+		func->vlm = NULL;
 	virtio_lm_reset_vdpa(vlm);
 	virtio_lm_teardown(vlm);
 	put_device(&vdpa->dev);

@@ -256,7 +256,7 @@ static const struct dev_pm_ops virtio_lm_pm_ops = {
 /*
  * After an error that has cost no more than what was on its way (pci_channel_io_normal) the device
  * knows best whether it can go on: it sets NEEDS_RESET. After another one the PCI core resets the
- * link, hence the function; until then its registers read as those of one that is gone.
+ * link, hence the function, whose registers read as those of one that is gone from then on.
  */
 static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
 {
@@ -270,17 +270,24 @@ static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_chann
 	}
 }
 
-/* Whoever else has reset the function since probe has used up what the PCI core keeps */
+/* In older kernels whoever else has reset the function since probe has used up what was saved */
 static pci_ers_result_t virtio_lm_slot_reset(struct pci_dev *pdev)
 {
 	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	guard(mutex)(&func->lock);
 
 	if (pci_load_saved_state(pdev, func->saved))
 		return PCI_ERS_RESULT_DISCONNECT;
 	pci_restore_state(pdev);
 
-	/* What was saved has no bus mastering */
-	return virtio_lm_reset_device(func) ? PCI_ERS_RESULT_DISCONNECT : PCI_ERS_RESULT_RECOVERED;
+	/* Gives it bus mastering, which it need not have had when its state was saved */
+	if (!(func->vlm ? virtio_lm_reset_lost(func->vlm) : virtio_lm_reset_device(func)))
+		return PCI_ERS_RESULT_RECOVERED;
+
+	if (func->vlm)
+		virtio_lm_tell_reset(func->vlm);
+	return PCI_ERS_RESULT_DISCONNECT;
 }
 
 /* The end of both: a recovery, and a reset through sysfs */

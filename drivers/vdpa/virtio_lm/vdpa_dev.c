@@ -102,6 +102,20 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 	return virtio_lm_reset_vdpa(to_vlm(vdpa));
 }
 
+/**
+ * virtio_lm_reset_lost - reset the device alone, after it was reset from outside
+ * @vlm: the vDPA device
+ *
+ * What the bus has set stays, so that its status tells it to reset, too. May sleep.
+ *
+ * Return: 0 or a negative errno, as virtio_lm_reset_device()
+ */
+int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
+{
+	guard(mutex)(&vlm->lock);
+	return virtio_lm_reset_device(vlm->func);
+}
+
 /*
  * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
  * status is 0 though it was not told so has been reset from outside (FLR) and has lost its queues.
@@ -151,6 +165,7 @@ void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm)
 static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u8 before;
 	int ret = 0;
 
 	status &= VIRTIO_LM_DRIVER_STATUS;
@@ -164,7 +179,9 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	/* Virtio 1.3, 2.1.1: a driver does not clear bits but by a reset */
 	if (vlm->status & ~status)
 		ret = -EINVAL;
-	else if (status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+	else if (vlm->status)
+		ret = virtio_lm_check(vlm, &before);
+	if (!ret && status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		ret = virtio_lm_request_irqs(vlm);
 
 	trace_virtio_lm_status(&vdpa->dev, vlm->status, status, ret);

@@ -53,8 +53,8 @@ struct virtio_lm_notify {
  * @num_queues: virtqueues of the device that the LM block has a register for
  * @caps: LM_CAPS
  * @saved: its configuration space, for after a reset of its link
- * @lock: held while @vlm is changed, and while it is used by who does not hold the vDPA core's
- *	device lock
+ * @lock: held while @vlm is changed, and while it is used by who neither holds the vDPA core's
+ *	device lock nor runs while tasks are frozen
  * @vlm: the vDPA device on it, or NULL
  */
 struct virtio_lm_func {
@@ -242,6 +242,7 @@ irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
 /* vdpa_dev.c */
 extern const struct vdpa_config_ops virtio_lm_vdpa_ops[];
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
+int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
 void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
 
 /* stats.c */
