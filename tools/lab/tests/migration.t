@@ -27,7 +27,7 @@ ROUNDS = int(os.environ["LM_ROUNDS"] or (5 if tap.long_form() or not tap.DEBUG e
 UNDISTURBED = 1
 # L2 changes its place each time, and the source over to shadow virtqueues twice. The device stops
 # and starts for what goes wrong
-GAPS = 2 * ROUNDS + 1 + 2 * 2 + 2 * len(FAULTS)
+GAPS = 2 * ROUNDS + 1 + 2 * 2 + 2 * min(len(FAULTS), 2 * ROUNDS - UNDISTURBED)
 
 
 def accesses(l1, since):

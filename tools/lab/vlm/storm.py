@@ -41,8 +41,9 @@ class Storm:
         return vmm
 
     def let_go(self, vmm):
-        """Have the VMM go on; what its calls have returned, where that was an error, and whether
-        it came to its end in time."""
+        """Have the VMM go on; what its calls have returned, where that was an error, how often it
+        was told of a change of the configuration, if it was (told), and whether it came to its end
+        in time."""
         try:
             text = vmm.communicate("\n", timeout=SECONDS)[0].strip()
         except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@
  * unplugged, its driver unbound, its machine saved and restored. Prints "held STEP"
  * when it is there, and in the end what each call has returned, 0 or an errno; both
  * times how many pages the log has, what the used index is, and how often the device
- * has told of a change of its configuration.
+ * has told of a change of its configuration since the last time.
  */
 #include <errno.h>
 #include <stdio.h>
