@@ -605,6 +605,10 @@ static int virtio_lm_suspend_vdpa(struct vdpa_device *vdpa)
 	return 0;
 }
 
+/*
+ * A device that does not resume in time may do so later. So its ring states are not final from here
+ * on, and the next resume asks it again.
+ */
 static int virtio_lm_resume_vdpa(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -614,15 +618,11 @@ static int virtio_lm_resume_vdpa(struct vdpa_device *vdpa)
 	guard(mutex)(&vlm->lock);
 
 	ret = virtio_lm_check(vlm, &status);
-	if (ret || !vlm->suspended)
-		return ret;
-
-	ret = virtio_lm_resume(vlm->func);
 	if (ret)
 		return ret;
 
 	vlm->suspended = false;
-	return 0;
+	return virtio_lm_resume(vlm->func);
 }
 
 static int virtio_lm_get_vendor_vq_stats(struct vdpa_device *vdpa, u16 idx, struct sk_buff *msg,

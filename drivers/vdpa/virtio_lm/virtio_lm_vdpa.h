@@ -149,7 +149,7 @@ struct virtio_lm_config {
  * @config_call: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status last written
- * @suspended: a suspend has succeeded, and neither resume nor reset since
+ * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
  * @vectors: MSI-X vectors are allocated

@@ -166,11 +166,15 @@ static int suspend(struct life *l)
 	return ret;
 }
 
+/* What has not resumed in time may do so at any time: no ring state of it is for another device */
 static int resume(struct life *l)
 {
+	struct vhost_vring_state s = { };
 	int ret = vdpa_ioctl(&l->v, VHOST_VDPA_RESUME, NULL);
 
-	l->suspended &= ret != 0;
+	l->suspended = false;
+	if (ret == -ETIMEDOUT && !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s))
+		return -EBADE;
 	return ret;
 }
 
