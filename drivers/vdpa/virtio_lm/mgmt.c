@@ -171,8 +171,36 @@ err:
 	return virtio_lm_gone(func) ? -ENODEV : -EINVAL;
 }
 
+/* What it takes from the function, which a recovery from an error does not reset meanwhile */
+static int virtio_lm_setup(struct virtio_lm_vdpa *vlm, const struct virtio_lm_plan *plan)
+{
+	struct virtio_lm_func *func = vlm->func;
+	int ret;
+
+	guard(mutex)(&func->lock);
+
+	ret = virtio_lm_negotiate(func, plan->offer & func->features);
+	if (ret)
+		return ret;
+	ret = virtio_lm_map_vqs(vlm, plan);
+	if (ret)
+		return ret;
+	ret = virtio_lm_reset_device(func);
+	if (ret)
+		return ret;
+	ret = virtio_lm_alloc_vectors(vlm);
+	if (ret)
+		return ret;
+
+	func->vlm = vlm;
+	return 0;
+}
+
 static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
 {
+	guard(mutex)(&vlm->func->lock);
+
+	vlm->func->vlm = NULL;
 	virtio_lm_free_vectors(vlm);
 	virtio_lm_unmap_vqs(vlm);
 }
@@ -241,25 +269,12 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	}
 	vlm->nvqs = plan.nvqs;
 
-	ret = virtio_lm_negotiate(func, plan.offer & func->features);
-	if (ret)
-		goto err;
-	ret = virtio_lm_map_vqs(vlm, &plan);
-	if (ret)
-		goto err;
-	ret = virtio_lm_reset_device(func);
-	if (ret)
-		goto err;
-	ret = virtio_lm_alloc_vectors(vlm);
+	ret = virtio_lm_setup(vlm, &plan);
 	if (ret)
 		goto err;
 	ret = _vdpa_register_device(&vlm->vdpa, vlm->nvqs);
-	if (ret)
-		goto err;
-
-	scoped_guard(mutex, &func->lock)
-		func->vlm = vlm;
-	return 0;
+	if (!ret)
+		return 0;
 
 err:
 	virtio_lm_teardown(vlm);
@@ -269,14 +284,11 @@ err:
 
 static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vdpa)
 {
-	struct virtio_lm_func *func = container_of(mgmt, struct virtio_lm_func, mgmt);
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 
 	/* The unregistration may drop the last reference, and waits for a VMM to end */
 	get_device(&vdpa->dev);
 	_vdpa_unregister_device(vdpa);
-	scoped_guard(mutex, &func->lock)
-		func->vlm = NULL;
 	virtio_lm_reset_vdpa(vlm);
 	virtio_lm_teardown(vlm);
 	put_device(&vdpa->dev);

@@ -254,9 +254,33 @@ static const struct dev_pm_ops virtio_lm_pm_ops = {
 };
 
 /*
+ * Before a reset through sysfs, or of another function of the bus. Nobody is told before it is
+ * done: a VMM would set the device up again, for that reset to take away.
+ */
+static void virtio_lm_reset_prepare(struct pci_dev *pdev)
+{
+	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	guard(mutex)(&func->lock);
+	if (func->vlm)
+		virtio_lm_lose(func->vlm);
+}
+
+/* The end of a reset, and of a recovery */
+static void virtio_lm_reset_done(struct pci_dev *pdev)
+{
+	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	guard(mutex)(&func->lock);
+	if (func->vlm)
+		virtio_lm_tell_reset(func->vlm);
+}
+
+/*
  * After an error that has cost no more than what was on its way (pci_channel_io_normal) the device
  * knows best whether it can go on: it sets NEEDS_RESET. After another one the PCI core resets the
- * link, hence the function, whose registers read as those of one that is gone from then on.
+ * link, hence the function, whose registers read as those of one that is gone from then on. Newer
+ * kernels come here once more when that has failed.
  */
 static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
 {
@@ -264,8 +288,11 @@ static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_chann
 	case pci_channel_io_normal:
 		return PCI_ERS_RESULT_CAN_RECOVER;
 	case pci_channel_io_frozen:
+		virtio_lm_reset_prepare(pdev);
 		return PCI_ERS_RESULT_NEED_RESET;
 	default:
+		virtio_lm_reset_prepare(pdev);
+		virtio_lm_reset_done(pdev);
 		return PCI_ERS_RESULT_DISCONNECT;
 	}
 }
@@ -290,20 +317,11 @@ static pci_ers_result_t virtio_lm_slot_reset(struct pci_dev *pdev)
 	return PCI_ERS_RESULT_DISCONNECT;
 }
 
-/* The end of both: a recovery, and a reset through sysfs */
-static void virtio_lm_reset_done(struct pci_dev *pdev)
-{
-	struct virtio_lm_func *func = pci_get_drvdata(pdev);
-
-	guard(mutex)(&func->lock);
-	if (func->vlm)
-		virtio_lm_tell_reset(func->vlm);
-}
-
 static const struct pci_error_handlers virtio_lm_err_handler = {
 	.error_detected	= virtio_lm_error_detected,
 	.slot_reset	= virtio_lm_slot_reset,
 	.resume		= virtio_lm_reset_done,
+	.reset_prepare	= virtio_lm_reset_prepare,
 	.reset_done	= virtio_lm_reset_done,
 };
 

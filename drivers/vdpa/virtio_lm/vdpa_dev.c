@@ -91,6 +91,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	trace_virtio_lm_status(&vlm->vdpa.dev, vlm->status, 0, ret);
 	WRITE_ONCE(vlm->features, 0);
 	vlm->status = 0;
+	vlm->lost = false;
 	vlm->suspended = false;
 	vlm->logging = false;
 	vlm->log_fault = false;
@@ -100,6 +101,19 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 static int virtio_lm_reset(struct vdpa_device *vdpa)
 {
 	return virtio_lm_reset_vdpa(to_vlm(vdpa));
+}
+
+/**
+ * virtio_lm_lose - the device is not what the bus has made of it, until the bus resets it
+ * @vlm: the vDPA device
+ *
+ * Called before a reset from outside, which so does not come in the middle of a step of the bus. A
+ * device that the bus has not begun to set up has nothing to lose. May sleep.
+ */
+void virtio_lm_lose(struct virtio_lm_vdpa *vlm)
+{
+	guard(mutex)(&vlm->lock);
+	vlm->lost = vlm->status;
 }
 
 /**
@@ -113,16 +127,20 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
 {
 	guard(mutex)(&vlm->lock);
+	vlm->lost = vlm->status;
 	return virtio_lm_reset_device(vlm->func);
 }
 
 /*
  * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
- * status is 0 though it was not told so has been reset from outside (FLR) and has lost its queues.
+ * status is 0 though it was not told so has been reset behind the kernel's back and has lost its
+ * queues.
  */
 static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 {
 	*status = vp_modern_get_status(&vlm->func->mdev);
+	if (vlm->lost)
+		return -EIO;
 	if (*status == vlm->status)
 		return 0;
 	if (virtio_lm_gone(vlm->func))

@@ -53,8 +53,8 @@ struct virtio_lm_notify {
  * @num_queues: virtqueues of the device that the LM block has a register for
  * @caps: LM_CAPS
  * @saved: its configuration space, for after a reset of its link
- * @lock: held while @vlm is changed, and while it is used by who neither holds the vDPA core's
- *	device lock nor runs while tasks are frozen
+ * @lock: held while @vlm is changed, with what it has of the function, and while it is used by who
+ *	neither holds the vDPA core's device lock nor runs while tasks are frozen
  * @vlm: the vDPA device on it, or NULL
  */
 struct virtio_lm_func {
@@ -149,6 +149,7 @@ struct virtio_lm_config {
  * @config_call: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status last written
+ * @lost: the function was reset from outside, or is about to be, and the bus has not reset it since
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
@@ -168,6 +169,7 @@ struct virtio_lm_vdpa {
 	struct virtio_lm_cb config_call;
 	int config_irq;
 	u8 status;
+	bool lost;
 	bool suspended;
 	bool logging;
 	bool log_fault;
@@ -242,6 +244,7 @@ irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
 /* vdpa_dev.c */
 extern const struct vdpa_config_ops virtio_lm_vdpa_ops[];
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
+void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
 int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
 void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
 
