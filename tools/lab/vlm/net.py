@@ -45,4 +45,6 @@ def tap(name, bridge, queues=1):
     """Make a tap that is a port of the bridge."""
     ip("tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if queues > 1 else []))
     ip("link", "set", name, "mtu", str(MTU))
+    # where the host's own is fq_codel, that drops what an L1 is late to take
+    subprocess.run(["tc", "qdisc", "replace", "dev", name, "root", "pfifo_fast"], check=True)
     ip("link", "set", name, "master", bridge, "up")
