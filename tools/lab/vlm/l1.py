@@ -96,6 +96,8 @@ class L1:
         """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
         c = self.config
         append = ("console=ttyS0 panic=-1 mitigations=off loglevel=5 intel_iommu=on no_timer_check "
+                  # tests count lines of it, which must not wrap around
+                  "log_buf_len=1M "
                   f"lab.name={self.name} lab.address={self.address} lab.mac={self.mgr_mac} "
                   f"lab.kernel={c.kernel}")
         if not c.kvm and (khz := tsc_khz()):
