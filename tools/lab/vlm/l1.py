@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An L1 guest: its QEMU in L0, commands in it over ssh, its kernel log."""
+import contextlib
 import ctypes
 import datetime
 import os
@@ -315,6 +316,9 @@ class L1:
 
     def stop(self):
         """Power off, at once: all its disks are memory."""
+        # or the next L1 of that name would be looked for at the end of this one's connection
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(self.ssh("-O", "exit"), timeout=10, check=False, capture_output=True)
         if self.proc:
             self.proc.kill()
             self.proc.wait()
