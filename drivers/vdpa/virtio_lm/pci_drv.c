@@ -280,7 +280,7 @@ static void virtio_lm_reset_done(struct pci_dev *pdev)
  * After an error that has cost no more than what was on its way (pci_channel_io_normal) the device
  * knows best whether it can go on: it sets NEEDS_RESET. After another one the PCI core resets the
  * link, hence the function, whose registers read as those of one that is gone from then on. Newer
- * kernels come here once more when that has failed.
+ * kernels come here once more when a recovery has failed, also one that has reset nothing.
  */
 static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
 {
@@ -291,7 +291,6 @@ static pci_ers_result_t virtio_lm_error_detected(struct pci_dev *pdev, pci_chann
 		virtio_lm_reset_prepare(pdev);
 		return PCI_ERS_RESULT_NEED_RESET;
 	default:
-		virtio_lm_reset_prepare(pdev);
 		virtio_lm_reset_done(pdev);
 		return PCI_ERS_RESULT_DISCONNECT;
 	}

@@ -107,8 +107,9 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
  * virtio_lm_lose - the device is not what the bus has made of it, until the bus resets it
  * @vlm: the vDPA device
  *
- * Called before a reset from outside, which so does not come in the middle of a step of the bus. A
- * device that the bus has not begun to set up has nothing to lose. May sleep.
+ * Called before a reset from outside. A step of the bus that is under way comes to its end first,
+ * later ones fail. A device that the bus has not begun to set up has nothing to lose; if it begins
+ * before the reset has come, that is seen by the status alone. May sleep.
  */
 void virtio_lm_lose(struct virtio_lm_vdpa *vlm)
 {
@@ -138,9 +139,9 @@ int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
  */
 static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 {
-	*status = vp_modern_get_status(&vlm->func->mdev);
 	if (vlm->lost)
 		return -EIO;
+	*status = vp_modern_get_status(&vlm->func->mdev);
 	if (*status == vlm->status)
 		return 0;
 	if (virtio_lm_gone(vlm->func))
