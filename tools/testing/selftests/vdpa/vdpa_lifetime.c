@@ -166,16 +166,23 @@ static int suspend(struct life *l)
 	return ret;
 }
 
-/* What has not resumed in time may do so at any time: no ring state of it is for another device */
+/*
+ * What has not resumed in time may do so at any time: no ring state of it is for another device. A
+ * queue that the device did not take (VHOST_VDPA_SET_VRING_ENABLE does not tell) has one all the
+ * same, which it was given; both will hardly be such.
+ */
 static int resume(struct life *l)
 {
-	struct vhost_vring_state s = { };
 	int ret = vdpa_ioctl(&l->v, VHOST_VDPA_RESUME, NULL);
+	struct vhost_vring_state s = { };
+	unsigned int states = 0;
 
 	l->suspended = false;
-	if (ret == -ETIMEDOUT && !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s))
-		return -EBADE;
-	return ret;
+	if (ret != -ETIMEDOUT)
+		return ret;
+	for (; s.index < 2; s.index++)
+		states += !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s);
+	return states == 2 ? -EBADE : ret;
 }
 
 /*
