@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whatever a guest writes to the device's registers, and has in its memory, QEMU's fuzzer with the
 address and undefined behaviour sanitizers finds nothing: on the device by itself, and behind an
-intel-iommu that is fuzzed along."""
+intel-iommu that is fuzzed along.
+
+What is counted is inputs to one and the same QEMU, on one machine and from the same seeds: whatever
+else changes in a checkout, they are not tried anew."""
 import glob
+import hashlib
 import os
 import re
 import subprocess
@@ -16,6 +20,15 @@ WAYS = ("plain", "iommu")
 AT_ONCE = 250_000
 FUZZ = "/virtio-lm/src/tools/qemu/fuzz"
 CACHE = "/virtio-lm/cache"
+
+
+def same():
+    """What all of this is the same for."""
+    digest = hashlib.sha256()
+    for path in f"{CACHE}/qemu/fuzz/bin/qemu-fuzz-x86_64", FUZZ, f"{FUZZ}-machine", f"{FUZZ}-seeds":
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
 
 
 def fuzz(way, inputs):
@@ -43,7 +56,8 @@ def fuzz(way, inputs):
 
 
 with tap.Tap() as t:
-    done = tap.Progress(**dict.fromkeys(WAYS, 0))
+    os.makedirs(f"{CACHE}/fuzz", exist_ok=True)
+    done = tap.Progress(f"{CACHE}/fuzz/{same()}.progress", **dict.fromkeys(WAYS, 0))
     for way in WAYS:
         status = 0
         while not status and done[way] < INPUTS // len(WAYS):

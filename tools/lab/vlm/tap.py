@@ -88,16 +88,17 @@ class Tap:
 
 class Progress:
     """What a test of the long form has counted, which it begins with when its run was ended and
-    goes on. zero: the counts, by their names, that it has at first."""
+    goes on. zero: the counts, by their names, that it has at first. path: where they are kept, if
+    they are of more than this checkout."""
 
-    def __init__(self, **zero):
+    def __init__(self, path=None, **zero):
         # not in its folder, which a run has for itself
-        self.path = f"{run_dir()}.progress"
+        self.path = path or f"{run_dir()}.progress"
         self.counts = zero
         if os.path.exists(self.path):
             with open(self.path, encoding="ascii") as file:
                 self.counts = json.load(file)
-            print(f"# goes on from {self.counts}", flush=True)
+            print(f"# goes on from {self.counts}, as {self.path} has it", flush=True)
 
     def __getitem__(self, name):
         return self.counts[name]
