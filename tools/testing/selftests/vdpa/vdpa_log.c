@@ -141,10 +141,23 @@ static void expect_not_logged(struct __test_metadata *_metadata, struct bitmap *
 }
 
 /* The fault is there, and reading it has cleared it */
+/*
+ * A device that has started, or is done with a packet, may still have to write that it wants to be
+ * notified: what is read is gone, but there may be one more.
+ */
+static void expect_no_fault(struct __test_metadata *_metadata, struct vdpa *v)
+{
+	int tries = QUIET_MS, status;
+
+	while ((status = log_status(v)) > 0 && tries--)
+		sleep_ms(1);
+	EXPECT_EQ(0, status);
+}
+
 static void expect_fault(struct __test_metadata *_metadata, struct vdpa *v)
 {
 	EXPECT_EQ(VHOST_VDPA_LOG_F_FAULT, log_status(v));
-	EXPECT_EQ(0, log_status(v));
+	expect_no_fault(_metadata, v);
 }
 
 /* Without the feature neither ioctl does anything; nor is it remembered */
@@ -1023,7 +1036,7 @@ TEST_F_TIMEOUT(log, fault, TEST_SECONDS)
 	ASSERT_LT(page * 8 * LOG_PAGE, VDPA_IOVA);
 	ASSERT_EQ(0, tx_start(v, &rx, tx));
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	EXPECT_EQ(0, log_status(v));
+	expect_no_fault(_metadata, v);
 	ASSERT_EQ(0, tx_send(tx, 1));
 	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
 	expect_fault(_metadata, v);
