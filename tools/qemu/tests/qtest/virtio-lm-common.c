@@ -490,8 +490,8 @@ uint16_t lm_add(LMQueue *q, const LMSeg *segs, unsigned num, bool indirect)
     unsigned i;
 
     if (indirect) {
-        table.addr = lm_pages(q->t, 1);
         table.len = num * sizeof(struct vring_desc);
+        table.addr = lm_pages(q->t, DIV_ROUND_UP(table.len, LM_PAGE));
         table.in = false;
         for (i = 0; i < num; i++) {
             lm_put_desc(q->t, table.addr, i, &segs[i],

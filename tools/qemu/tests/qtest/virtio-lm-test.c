@@ -468,6 +468,44 @@ static void test_ring_above_own_size(void)
     lm_free(t);
 }
 
+/*
+ * The guest chooses the length of a table, so 4 GiB of it may be there: nothing
+ * looks beyond what a buffer can have
+ */
+static void test_indirect_table_too_long(const void *opaque)
+{
+    const uint64_t *ring = opaque;
+    const unsigned max = 1024;  /* VIRTQUEUE_MAX_SIZE */
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,packed=on");
+    int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+    g_autofree LMSeg *segs = g_new0(LMSeg, max + 1);
+    uint64_t out = lm_pages(t, 1), in = lm_pages(t, 1);
+    LMQueue *q = &t->vq[LM_RX];
+    unsigned i;
+    uint16_t id;
+
+    /* Without mergeable buffers, none is counted */
+    lm_start(t, *ring | LM_BIT(VIRTIO_RING_F_INDIRECT_DESC) |
+             LM_BIT(VIRTIO_NET_F_MRG_RXBUF));
+    for (i = 0; i <= max; i++) {
+        segs[i] = (LMSeg) { out, 1, false };
+    }
+    segs[max - 1] = (LMSeg) { in, LM_PAGE, true };
+    id = lm_add(q, segs, max, true);
+    lm_kick(q);
+    lm_send(t, 60, 0);
+    lm_expect_rx(t, in, id, 60, 0);
+
+    segs[max - 1] = segs[0];
+    lm_add(q, segs, max + 1, true);
+    lm_kick(q);
+    lm_send(t, 60, 1);
+    while (!(lm_status(t) & VIRTIO_CONFIG_S_NEEDS_RESET)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+    }
+    lm_free(t);
+}
+
 /* With one packet that the backend does not take, and others behind it */
 static void test_queue_reset_while_blocked(void)
 {
@@ -648,6 +686,8 @@ static void test_vhost_user_is_refused(void)
 
 int main(int argc, char **argv)
 {
+    static const uint64_t split, packed = LM_BIT(VIRTIO_F_RING_PACKED);
+
     g_test_init(&argc, &argv, NULL);
 
     qtest_add_data_func("/virtio-lm/block/follows-notify", "vdpa=on",
@@ -686,6 +726,10 @@ int main(int argc, char **argv)
                    test_features_stay_with_rings);
     qtest_add_func("/virtio-lm/life/ring-above-own-size",
                    test_ring_above_own_size);
+    qtest_add_data_func("/virtio-lm/life/indirect-table-too-long/split",
+                        &split, test_indirect_table_too_long);
+    qtest_add_data_func("/virtio-lm/life/indirect-table-too-long/packed",
+                        &packed, test_indirect_table_too_long);
     qtest_add_func("/virtio-lm/life/queue-reset-while-blocked",
                    test_queue_reset_while_blocked);
     qtest_add_func("/virtio-lm/life/features-not-offered",
