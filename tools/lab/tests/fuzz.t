@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whatever a guest writes to the device's registers, and has in its memory, QEMU's fuzzer with the
-address and undefined behaviour sanitizers finds nothing: on the device by itself, and behind an
-intel-iommu that is fuzzed along.
+address and undefined behaviour sanitizers finds nothing, and nothing keeps QEMU busy for a minute: on
+the device by itself, and behind an intel-iommu that is fuzzed along.
 
 What is counted is inputs to one and the same QEMU, on one machine and from the same seeds: whatever
 else changes in a checkout, they are not tried anew."""
@@ -18,6 +18,8 @@ INPUTS = int(os.environ["LM_FUZZ_INPUTS"] or 10_000_000)
 WAYS = ("plain", "iommu")
 # as many at a time as the progress is saved after
 AT_ONCE = 250_000
+# of an input, 2 ms of which are usual. libFuzzer's own deadline is a signal that QEMU blocks
+SLOW = 60
 FUZZ = "/virtio-lm/src/tools/qemu/fuzz"
 CACHE = "/virtio-lm/cache"
 
@@ -33,7 +35,7 @@ def same():
 
 def fuzz(way, inputs):
     """So many inputs at least, in as many processes as there are processors. Its exit status, how
-    many they were, and the files that say so."""
+    many they were, the files that say so, and those that took too long."""
     run = f"{tap.run_dir()}/{way}"
     corpus = f"{CACHE}/fuzz/{way}"
     for folder in run, corpus:
@@ -45,27 +47,29 @@ def fuzz(way, inputs):
         # error is closed, not the sanitizers'
         status = subprocess.run(["nice", "-n", "19", FUZZ, "run", f"{CACHE}/qemu", corpus, f"-artifact_prefix={run}/",
                                  f"-jobs={jobs}", f"-workers={jobs}", f"-runs={-(-inputs // jobs)}",
-                                 "-print_final_stats=1", "-close_fd_mask=2"], cwd=run, env=env,
+                                 f"-report_slow_units={SLOW}", "-print_final_stats=1", "-close_fd_mask=2"],
+                                cwd=run, env=env,
                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode
     logs = sorted(glob.glob(f"{run}/fuzz-*.log"))
     count = 0
     for path in logs:
         with open(path, encoding="utf-8", errors="replace") as file:
             count += sum(map(int, re.findall(r"^stat::number_of_executed_units: (\d+)", file.read(), re.M)))
-    return status, count, logs
+    return status, count, logs, glob.glob(f"{run}/slow-unit-*")
 
 
 with tap.Tap() as t:
     os.makedirs(f"{CACHE}/fuzz", exist_ok=True)
     done = tap.Progress(f"{CACHE}/fuzz/{same()}.progress", **dict.fromkeys(WAYS, 0))
     for way in WAYS:
-        status = 0
-        while not status and done[way] < INPUTS // len(WAYS):
-            status, count, logs = fuzz(way, min(AT_ONCE, INPUTS // len(WAYS) - done[way]))
+        status, slow = 0, []
+        while not status and not slow and done[way] < INPUTS // len(WAYS):
+            status, count, logs, slow = fuzz(way, min(AT_ONCE, INPUTS // len(WAYS) - done[way]))
             status = status or int(count == 0)
             if not status:
                 done.save(**{way: done[way] + count})
         if not t.equal(status, 0, f"{way}: no input crashes"):
             t.note("see " + " ".join(logs))
             t.note("an input is repeated, and its lines named, in the tree of `lab fuzz`: tools/qemu/fuzz --help")
+        t.equal(slow, [], f"{way}: no input takes {SLOW} s")
     t.figure("inputs of a hostile guest", sum(done[way] for way in WAYS), INPUTS)
