@@ -69,8 +69,8 @@ gone
 ok $? "kill -9 of a lab that is up: nothing is left"
 
 for sig in INT TERM HUP KILL; do
-	# a job in the background has SIGINT ignored
-	env --default-signal=INT LM_TEST="$name" setsid "$lab" shell sh -c 'mount -t tmpfs left /mnt; sleep 1000 & sleep 1000' >&2 &
+	# a job in the background has SIGINT ignored, one of nohup SIGHUP
+	env --default-signal LM_TEST="$name" setsid "$lab" shell sh -c 'mount -t tmpfs left /mnt; sleep 1000 & sleep 1000' >&2 &
 	job=$!
 	for _ in $(seq 600); do
 		pgrep -x -f 'sleep 1000' >/dev/null && break
