@@ -18,16 +18,14 @@ from vlm import kselftest, l2, tap
 from vlm.l1 import LabError, UP_LINE, findings
 from vlm.qmp import QMP
 
-# a debug kernel takes several times as long for each, and has the most of them in the long form
-LIVES = int(os.environ["LM_HOSTILE_LIVES"] or (300 if not tap.DEBUG else 10000 if tap.long_form() else 50))
 SEED = int(os.environ["LM_HOSTILE_SEED"] or random.randrange(1 << 32))
 DRIVER = "virtio_lm_vdpa"
 # the driver's bound on each wait for the device
 DEADLINE_MS = 50
 # far beyond what all waits of one lifetime can take on a busy machine
 WATCHDOG_SECONDS = 120
-# a lifetime of the device as it should be comes once in so many
-HONEST_EVERY = 25
+# a lifetime of the device as it should be comes once in so many; even, see misbehaviour()
+HONEST_EVERY = 26
 # the kernel's log is looked at, and emptied, once in so many
 LOG_EVERY = 100
 
@@ -73,6 +71,10 @@ FOUND = (
     (169, {"ring-drift": 0x400040}, True),
 )
 EACH = [(name, value) for name, values in HOSTILE.items() for value in values]
+# each of them alone once; a debug kernel takes several times as long for a lifetime, and
+# has the most of them in the long form
+LIVES = int(os.environ["LM_HOSTILE_LIVES"] or
+            (10000 if tap.DEBUG and tap.long_form() else 50 if tap.DEBUG else 2 * len(EACH)))
 
 
 class Lives:
