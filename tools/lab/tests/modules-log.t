@@ -1,13 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The set of vDPA modules with a dirty log: the driver in it builds without a word from compiler
-# (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's own and removed again, and neither
-# another version's source nor somebody's folder is taken for ours.
+# (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's
+# own and removed again, and neither another version's source nor somebody's folder is taken for ours.
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
 # of a run that was ended
 rm -rf "$out" "$out.part" "$out.root" "$out.next" "$out.mine"
 . "$(dirname "$0")/tap.sh"
+
+# as Debian's headers have it
+export DEBIAN_KERNEL_USE_CCACHE=1 CCACHE=ccache
 
 # refused WHAT PATTERN...: the last command has failed, and said all of that in $out.said
 refused()
