@@ -40,7 +40,9 @@ KBUILD_EXTRA_WARN=1 KBUILD_CHECKSRC=1 "$tool" build -k "$release" "$out" >"$out.
 ok $? "the set builds"
 grep -q '^  CHECK .*virtio_lm/log.c' "$out.log"
 ok $? "sparse has looked at the driver's log"
-grep -E '(warning|error):' "$out.log" | sed 's/^/# /' >"$out.warnings"
+# vdpa_dev_match() is the kernel's own; it calls what takes a lock with guard(), which sparse cannot follow
+grep -E '(warning|error):' "$out.log" | grep -v "context imbalance in 'vdpa_dev_match'" |
+	sed 's/^/# /' >"$out.warnings"
 [ ! -s "$out.warnings" ]
 ok $? "neither compiler nor sparse has anything to say"
 cat "$out.warnings"
