@@ -71,10 +71,12 @@ FOUND = (
     (169, {"ring-drift": 0x400040}, True),
 )
 EACH = [(name, value) for name, values in HOSTILE.items() for value in values]
-# each of them alone once; a debug kernel takes several times as long for a lifetime, and
-# has the most of them in the long form
+# what the driver reads before the device is started, and never again
+EARLY = ("num-queues", "notify-off")
+# each of them alone, from the beginning and late; a debug kernel takes several times as long for a
+# lifetime, and has the most of them in the long form
 LIVES = int(os.environ["LM_HOSTILE_LIVES"] or
-            (10000 if tap.DEBUG and tap.long_form() else 50 if tap.DEBUG else 2 * len(EACH)))
+            (10000 if tap.DEBUG and tap.long_form() else 50 if tap.DEBUG else 4 * len(EACH)))
 
 
 class Lives:
@@ -130,13 +132,16 @@ def misbehaviour(seed):
     if seed % HONEST_EVERY == 0:
         return {}, False
     if seed % 2:
-        props = dict([EACH[seed // 2 % len(EACH)]])
+        turn, index = divmod(seed // 2, len(EACH))
+        props = dict([EACH[index]])
+        late = turn % 2 == 1 and EACH[index][0] not in EARLY
     else:
         props = {name: rng.choice(HOSTILE[name])
                  for name in rng.sample(sorted(HOSTILE), rng.choice((2, 2, 3)))}
+        late = rng.random() < 0.6
     if "random" in props:
         props["seed"] = seed & 0xffffffff
-    return props, rng.random() < 0.6
+    return props, late
 
 
 class Complaints:
