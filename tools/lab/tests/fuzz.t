@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import subprocess
+import time
 
 from vlm import tap
 
@@ -41,11 +42,13 @@ def fuzz(way, inputs):
     for folder in run, corpus:
         os.makedirs(folder, exist_ok=True)
     jobs = os.cpu_count()
+    begin = time.time()
     env = {**os.environ, **({"FUZZ_IOMMU": "1"} if way == "iommu" else {})}
     with open(f"{run}/fuzz.log", "w", encoding="utf-8") as log:
         # QEMU has a word for each mistake of its guest, which would be gigabytes: its standard
         # error is closed, not the sanitizers'
-        status = subprocess.run(["nice", "-n", "19", FUZZ, "run", f"{CACHE}/qemu", corpus, f"-artifact_prefix={run}/",
+        # what it finds goes to where the next run begins
+        status = subprocess.run(["nice", "-n", "19", FUZZ, "run", f"{CACHE}/qemu", corpus, f"-artifact_prefix={corpus}/",
                                  f"-jobs={jobs}", f"-workers={jobs}", f"-runs={-(-inputs // jobs)}",
                                  f"-report_slow_units={SLOW}", "-print_final_stats=1", "-close_fd_mask=2"],
                                 cwd=run, env=env,
@@ -55,7 +58,8 @@ def fuzz(way, inputs):
     for path in logs:
         with open(path, encoding="utf-8", errors="replace") as file:
             count += sum(map(int, re.findall(r"^stat::number_of_executed_units: (\d+)", file.read(), re.M)))
-    return status, count, logs, glob.glob(f"{run}/slow-unit-*")
+    slow = [path for path in glob.glob(f"{corpus}/slow-unit-*") if os.path.getmtime(path) >= begin]
+    return status, count, logs, slow
 
 
 with tap.Tap() as t:
@@ -66,7 +70,7 @@ with tap.Tap() as t:
         while not status and not slow and done[way] < INPUTS // len(WAYS):
             status, count, logs, slow = fuzz(way, min(AT_ONCE, INPUTS // len(WAYS) - done[way]))
             status = status or int(count == 0)
-            if not status:
+            if not status and not slow:
                 done.save(**{way: done[way] + count})
         if not t.equal(status, 0, f"{way}: no input crashes"):
             t.note("see " + " ".join(logs))
