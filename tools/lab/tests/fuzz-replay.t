@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the fuzzer starts with, and what it has found: the device survives each of
+"""What the fuzzer has started with, and what it has found: the device survives each of
 tools/qemu/traces, which `tools/qemu/fuzz trace` has made of inputs, one after the other."""
 import glob
 import os
