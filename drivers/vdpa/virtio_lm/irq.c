@@ -6,7 +6,9 @@
  * device interrupts nobody.
  */
 #include <linux/interrupt.h>
+#include <linux/irq.h>
 #include <linux/pci.h>
+#include <linux/smp.h>
 
 #include "virtio_lm_vdpa.h"
 
@@ -40,8 +42,12 @@ int virtio_lm_alloc_vectors(struct virtio_lm_vdpa *vlm)
  */
 void virtio_lm_free_vectors(struct virtio_lm_vdpa *vlm)
 {
-	if (vlm->vectors)
-		pci_free_irq_vectors(vlm->func->mdev.pci_dev);
+	if (!vlm->vectors)
+		return;
+
+	/* A CPU that was about to handle an interrupt as it was freed has done so */
+	kick_all_cpus_sync();
+	pci_free_irq_vectors(vlm->func->mdev.pci_dev);
 	vlm->vectors = false;
 }
 
@@ -108,13 +114,45 @@ err:
 	return ret;
 }
 
+/* At once, not when the next one comes */
+static void virtio_lm_mask_irq(int irq)
+{
+	irq_set_status_flags(irq, IRQ_DISABLE_UNLAZY);
+	disable_irq(irq);
+}
+
+/*
+ * Neither does the device interrupt any more, whatever it is, nor has a CPU taken an interrupt that
+ * it has not handled; there is one pending at most for each vector.
+ *
+ * synchronize_irq() waits for handlers that have begun. A CPU may still be on its way to one, and a
+ * virtual CPU may stay there for as long as its host has other things to do. Freed meanwhile, that
+ * interrupt would be the one without a handler that x86 forgives, and the pending one the next,
+ * which it reports (reevaluate_vector() in arch/x86/kernel/irq.c).
+ */
+static void virtio_lm_quiesce_irqs(struct virtio_lm_vdpa *vlm)
+{
+	int i;
+
+	for (i = 0; i < vlm->nvqs && vlm->vqs[i].irq >= 0; i++)
+		virtio_lm_mask_irq(vlm->vqs[i].irq);
+	if (vlm->config_irq >= 0)
+		virtio_lm_mask_irq(vlm->config_irq);
+	if (i)
+		kick_all_cpus_sync();
+}
+
 /**
  * virtio_lm_free_irqs - undo virtio_lm_request_irqs(), whole or in part
  * @vlm: the vDPA device; its lock is held
+ *
+ * May sleep.
  */
 void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm)
 {
 	int i;
+
+	virtio_lm_quiesce_irqs(vlm);
 
 	if (vlm->config_irq >= 0)
 		free_irq(vlm->config_irq, vlm);
