@@ -29,9 +29,10 @@ HONEST_EVERY = 26
 # the kernel's log is looked at, and emptied, once in so many
 LOG_EVERY = 100
 
-# what a request fails with when it is the device that is wrong
+# what a request fails with when it is the device that is wrong; EAGAIN: it denies FEATURES_OK
+# when the bus is about to ask for statistics (vdpa_fill_stats_rec())
 CLEAN = {errno.EINVAL, errno.EIO, errno.ENODEV, errno.ETIMEDOUT, errno.ENOENT, errno.EPROTO,
-         errno.EBUSY, errno.ERANGE, errno.EOPNOTSUPP}
+         errno.EBUSY, errno.ERANGE, errno.EOPNOTSUPP, errno.EAGAIN}
 
 # what the driver says of a device that is wrong, and the IOMMU of x-lm-dma-fault-every, which
 # flips bit 46. Any other address is one that the device has used when it was not mapped any more

@@ -52,6 +52,7 @@ struct life {
 	struct vq vq[2];
 	struct bitmap map[2];
 	bool suspended;
+	bool runs[2];		/* the device has taken the queue */
 };
 
 /* Every step goes through here. Returns whether it was a success */
@@ -119,9 +120,13 @@ static int add(struct life *l)
 	return vdpa_nl_dev_add(&a);
 }
 
-/* As far as the driver has to be for the device to run */
+/*
+ * As far as the driver has to be for the device to run. VHOST_VDPA_SET_VRING_ENABLE does not tell
+ * whether the device has taken the queue; that its state cannot be had while it runs does.
+ */
 static bool start(struct life *l)
 {
+	struct vhost_vring_state s = { };
 	struct vdpa *v = &l->v;
 	int i;
 
@@ -135,8 +140,12 @@ static bool start(struct life *l)
 		    !did(l, "vq_enable", vq_enable(&l->vq[i], true)))
 			return false;
 	}
-	return did(l, "driver_ok", vdpa_set_status(v, DRV_OK)) &&
-	       did(l, "get_status", vdpa_get_status(v));
+	if (!did(l, "driver_ok", vdpa_set_status(v, DRV_OK)) ||
+	    !did(l, "get_status", vdpa_get_status(v)))
+		return false;
+	for (; s.index < 2; s.index++)
+		l->runs[s.index] = vdpa_ioctl(v, VHOST_GET_VRING_BASE, &s) == -EBUSY;
+	return true;
 }
 
 /*
@@ -168,21 +177,20 @@ static int suspend(struct life *l)
 
 /*
  * What has not resumed in time may do so at any time: no ring state of it is for another device. A
- * queue that the device did not take (VHOST_VDPA_SET_VRING_ENABLE does not tell) has one all the
- * same, which it was given; both will hardly be such.
+ * queue that the device did not take has one all the same, which it was given.
  */
 static int resume(struct life *l)
 {
 	int ret = vdpa_ioctl(&l->v, VHOST_VDPA_RESUME, NULL);
 	struct vhost_vring_state s = { };
-	unsigned int states = 0;
 
 	l->suspended = false;
 	if (ret != -ETIMEDOUT)
 		return ret;
 	for (; s.index < 2; s.index++)
-		states += !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s);
-	return states == 2 ? -EBADE : ret;
+		if (l->runs[s.index] && !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s))
+			return -EBADE;
+	return ret;
 }
 
 /*
