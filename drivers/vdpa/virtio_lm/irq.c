@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Interrupts: one MSI-X vector per virtqueue and one for the configuration.
- * Vectors are allocated with the vDPA device, so that a shortage fails "vdpa dev
- * add"; they are requested at DRIVER_OK and freed at reset, so that an idle
- * device interrupts nobody.
+ * Vectors are allocated with the vDPA device, so that a function with too few of
+ * them fails "vdpa dev add"; they are requested at DRIVER_OK and freed at reset,
+ * so that an idle device interrupts nobody.
  */
 #include <linux/interrupt.h>
 #include <linux/irq.h>
@@ -45,7 +45,7 @@ void virtio_lm_free_vectors(struct virtio_lm_vdpa *vlm)
 	if (!vlm->vectors)
 		return;
 
-	/* A CPU that was about to handle an interrupt as it was freed has done so */
+	/* What was pending as its interrupt was freed, handle_bad_irq() has had by now */
 	kick_all_cpus_sync();
 	pci_free_irq_vectors(vlm->func->mdev.pci_dev);
 	vlm->vectors = false;
@@ -122,13 +122,14 @@ static void virtio_lm_mask_irq(int irq)
 }
 
 /*
- * Neither does the device interrupt any more, whatever it is, nor has a CPU taken an interrupt that
- * it has not handled; there is one pending at most for each vector.
+ * No CPU has an interrupt of this device that it has not handled; of each vector, one more may be
+ * pending if the device interrupts in spite of the mask, which is its own.
  *
  * synchronize_irq() waits for handlers that have begun. A CPU may still be on its way to one, and a
  * virtual CPU may stay there for as long as its host has other things to do. Freed meanwhile, that
  * interrupt would be the one without a handler that x86 forgives, and the pending one the next,
- * which it reports (reevaluate_vector() in arch/x86/kernel/irq.c).
+ * which it reports (reevaluate_vector() in arch/x86/kernel/irq.c). The IPI finds each CPU when it
+ * is done with what it had, maybe ahead of what is pending: that one is forgiven.
  */
 static void virtio_lm_quiesce_irqs(struct virtio_lm_vdpa *vlm)
 {
