@@ -134,8 +134,8 @@ int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
 
 /*
  * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
- * status is 0 though it was not told so has been reset behind the kernel's back and has lost its
- * queues.
+ * status lacks a bit that the bus has set was reset behind the kernel's back and has lost its
+ * queues, or lies. After a reset that failed, the bus has set none.
  */
 static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 {
@@ -146,9 +146,15 @@ static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 		return 0;
 	if (virtio_lm_gone(vlm->func))
 		return -ENODEV;
-	return *status ? 0 : -EIO;
+	return vlm->status & ~*status ? -EIO : 0;
 }
 
+/*
+ * A device sets NEEDS_RESET, all other bits are the driver's (virtio 1.3, 2.1), and vhost-vdpa
+ * relies upon getting back the ones it has set: by DRIVER_OK it knows that a virtqueue's interrupt
+ * has to be given up with its eventfd (VHOST_SET_VRING_CALL in drivers/vhost/vdpa.c). What the
+ * device itself has, counts when it was to be reset: anything but 0 tells that it is not.
+ */
 static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -159,7 +165,7 @@ static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 	if (virtio_lm_check(vlm, &status))
 		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
 
-	return status;
+	return vlm->status ? vlm->status | (status & VIRTIO_CONFIG_S_NEEDS_RESET) : status;
 }
 
 /**

@@ -308,6 +308,8 @@ static void drive(struct life *l)
 		act(l);
 	if (rng_below(&l->rng, 2))
 		hand_over(l);
+	for (i = 0; i < 2; i++)
+		did(l, "take_call", vq_set_call(&l->vq[i], -1));
 	/* as a VMM ends, or as one that is killed */
 	if (rng_below(&l->rng, 2))
 		did(l, "stop", vdpa_set_status(&l->v, 0));
