@@ -43,6 +43,9 @@ up()
 mine=$(echo "$LM_OPTIONS" | grep -E '^--(qemu|accel|device-props|memory)=' | tr '\n' ' ')
 before=$(left)
 
+is "check: refuses a test that does not exist, before it sets anything up" \
+	"$("$lab" check no-such-test 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no test no-such-test'
+
 up "$mine"
 ok $? "up: an L1 boots"
 is "exec: prints what the command prints" "$("$lab" --lab "$name" exec l1a echo 'two  words' '$HOME')" 'two  words $HOME'
