@@ -84,6 +84,7 @@ distclean: clean
 	@$(LAB) distclean
 
 docs:
+	@command -v sphinx-build >/dev/null || { echo "docs: there is no sphinx-build: install python3-sphinx" >&2; exit 1; }
 	sphinx-build -q -W Documentation Documentation/_build
 
 .PHONY: help setup demo soak check check-long mutants kselftest lab modules modules_install modules-log \
