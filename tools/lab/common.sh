@@ -5,7 +5,7 @@
 
 LM_SRC=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
 LM_CACHE=${VIRTIO_LM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/virtio-lm}
-LM_SUITE=trixie
+LM_SUITE=$(sed -n 's/^tree //p' "$LM_SRC/tools/bases")
 LM_KEEP_RUNS=20
 
 # the user's terminal, also where a step's output goes to its log
@@ -42,7 +42,7 @@ need_package()
 {
 	command -v "$1" >/dev/null 2>&1 && return
 	command -v apt-get >/dev/null 2>&1 ||
-		die "$1 is missing and there is no apt-get: install $2 by hand (the lab expects Debian bookworm or trixie)"
+		die "$1 is missing and there is no apt-get: install $2 by hand"
 	if ! apt-cache show "$2" >/dev/null 2>&1; then
 		step "read the package lists" 20 apt-get update ||
 			die "apt-get update failed: is there a network?"

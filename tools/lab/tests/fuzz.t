@@ -23,12 +23,13 @@ AT_ONCE = 250_000
 SLOW = 60
 FUZZ = "/virtio-lm/src/tools/qemu/fuzz"
 CACHE = "/virtio-lm/cache"
+QEMU = tap.qemu_dir()
 
 
 def same():
     """What all of this is the same for."""
     digest = hashlib.sha256()
-    for path in f"{CACHE}/qemu/fuzz/bin/qemu-fuzz-x86_64", FUZZ, f"{FUZZ}-machine", f"{FUZZ}-seeds":
+    for path in f"{QEMU}/fuzz/bin/qemu-fuzz-x86_64", FUZZ, f"{FUZZ}-machine", f"{FUZZ}-seeds":
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()[:16]
@@ -48,7 +49,7 @@ def fuzz(way, inputs):
         # QEMU has a word for each mistake of its guest, which would be gigabytes: its standard
         # error is closed, not the sanitizers'
         # what it finds goes to where the next run begins
-        status = subprocess.run(["nice", "-n", "19", FUZZ, "run", f"{CACHE}/qemu", corpus, f"-artifact_prefix={corpus}/",
+        status = subprocess.run(["nice", "-n", "19", FUZZ, "run", QEMU, corpus, f"-artifact_prefix={corpus}/",
                                  f"-jobs={jobs}", f"-workers={jobs}", f"-runs={-(-inputs // jobs)}",
                                  f"-report_slow_units={SLOW}", "-print_final_stats=1", "-close_fd_mask=2"],
                                 cwd=run, env=env,

@@ -40,14 +40,27 @@ up()
 }
 
 # the options that the other tests run with
-mine=$(echo "$LM_OPTIONS" | grep -E '^--(qemu|accel|device-props|memory)=' | tr '\n' ' ')
+mine=$(echo "$LM_OPTIONS" | grep -E '^--(qemu=/virtio-lm/user|(accel|device-props|memory)=)' | tr '\n' ' ')
+case $LM_QEMU in
+'' | */source) ;;
+*) mine="$mine --qemu-base ${LM_QEMU##*/}" ;;
+esac
 before=$(left)
 
 is "check: refuses a test that does not exist, before it sets anything up" \
 	"$("$lab" check no-such-test 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no test no-such-test'
 
+is "demo: refuses a single L1, before it sets anything up" "$("$lab" demo --l1s 1 2>&1)" \
+	'virtio-lm: lab demo moves L2 from one L1 to another: --l1s is 2 or more, not 1'
+is "up: refuses an unknown accelerator" "$("$lab" up --accel KVM 2>&1)" \
+	'virtio-lm: --accel: KVM is none of its values; lab up --help lists them'
+is "up: refuses an unknown base of QEMU" "$("$lab" up --qemu-base oldest 2>&1)" \
+	'virtio-lm: --qemu-base: there is no base oldest; lab up --help lists them'
+
 up "$mine"
 ok $? "up: an L1 boots"
+is "migrate: refuses an L1 that runs no L2" "$("$lab" --lab "$name" migrate l1a 2>&1)" \
+	'virtio-lm: l1a runs no L2: lab l2 status tells where it is'
 is "exec: prints what the command prints" "$("$lab" --lab "$name" exec l1a echo 'two  words' '$HOME')" 'two  words $HOME'
 "$lab" --lab "$name" exec l1a sh -c 'exit 7'
 is "exec: ends with the command's exit status" $? 7

@@ -20,7 +20,7 @@ import tempfile
 from vlm import kselftest, l2, tap
 
 SRC = "/virtio-lm/src"
-QEMU = "/virtio-lm/cache/qemu"
+QEMU = tap.qemu_dir()
 RUN = "/virtio-lm/run/mutants"
 # where QEMU's sources can be linked to, instead of copied
 SCRATCH = tempfile.mkdtemp(prefix="mutants-", dir="/virtio-lm/cache")

@@ -12,7 +12,7 @@ import subprocess
 
 from vlm import tap
 
-QEMU = "/virtio-lm/cache/qemu"
+QEMU = tap.qemu_dir()
 RUN_QTESTS = "/virtio-lm/src/tools/qemu/run-qtests"
 DEVICE = re.compile(r"/hw/(virtio/virtio(-lm|-lm-hostile|-pci|-net-pci)?|net/virtio-net)\.c:")
 # what an access is made by on behalf of its caller: the sanitizer's memcpy(), QEMU's inline functions

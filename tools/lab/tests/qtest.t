@@ -1,4 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The qtests of the device.
-exec /virtio-lm/src/tools/qemu/run-qtests /virtio-lm/cache/qemu virtio-lm-test
+. "$(dirname "$0")/tap.sh"
+need_our_qemu
+exec /virtio-lm/src/tools/qemu/run-qtests "$LM_QEMU" virtio-lm-test

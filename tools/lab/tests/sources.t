@@ -10,7 +10,7 @@ from vlm.lab import parse_config
 
 SRC = "/virtio-lm/src"
 RUN = "/virtio-lm/run/sources"
-QEMU = "/virtio-lm/cache/qemu/bin"
+QEMU = tap.qemu_dir() + "/bin"
 # what these check is the text of a file, not how it fits into a kernel tree
 IGNORE = "FILE_PATH_CHANGES,NOT_UNIFIED_DIFF"
 # what only kernel code can heed
@@ -78,6 +78,14 @@ with tap.Tap() as t:
                           "Documentation", f"{RUN}/html")
     if not t.ok(status == 0, "the documents build without a warning"):
         t.note(text)
+
+    # the archive drops a version one day, and a suite gets another name
+    pinned = re.compile(r"\b(bookworm|trixie|forky|sid|experimental)\b|(?<!\d)\d+:\d+\.\d+[.\d]*(\+\w+)?-\d")
+    found = [f"{path.removeprefix(SRC + '/')}:{number}: {line.strip()}"
+             for path in files("tools", ".ci", "drivers", "include", ext="") + [f"{SRC}/Makefile", f"{SRC}/dkms.conf"]
+             if path != f"{SRC}/tools/bases" and not path.endswith((".t", ".qtest", ".pyc"))
+             for number, line in enumerate(open(path, encoding="utf-8"), 1) if pinned.search(line)]
+    t.equal(found, [], "no file but tools/bases names a suite, or the exact version of a package")
 
     for path in files("tools", ext=""):
         with open(path, "rb") as file:

@@ -16,6 +16,14 @@ ok()
 	fi
 }
 
+# need_our_qemu: skip the whole file where QEMUs of the user's take the place of ours
+need_our_qemu()
+{
+	[ "$LM_QEMU" ] && return
+	echo "1..0 # SKIP it is about the QEMU of this checkout, and --qemu and --l2-qemu are given"
+	exit 0
+}
+
 # finish: the plan, and the exit status
 finish()
 {

@@ -78,6 +78,9 @@ def do_l2(args):
     lab = Lab.attach(args.run)
     if args.what == "start":
         l1 = lab.l1(args.l1)
+        for other in lab.l1s:
+            if l2.alive(other):
+                raise LabError(f"{other.name} runs an L2 already, and there is one address for it: lab l2 stop")
         if l1.run(["test", "-e", "/dev/vhost-vdpa-0"]).returncode:
             say(f"{l1.name}: {l2.take_over(l1)}")
         say(f"starting L2 in {l1.name}, about 20 s without KVM")
@@ -100,6 +103,8 @@ def do_migrate(args):
     """Move L2."""
     lab = Lab.attach(args.run)
     src = lab.l1(args.src) if args.src else where_l2_is(lab)
+    if not l2.alive(src):
+        raise LabError(f"{src.name} runs no L2: lab l2 status tells where it is")
     others = [l1 for l1 in lab.l1s if l1 is not src]
     if not others:
         raise LabError("there is only one L1: lab up --l1s 2")

@@ -20,14 +20,14 @@ PROGRESS = sys.stdout
 @dataclasses.dataclass
 class Config:
     """What a lab is made of; every field is an option of `lab up`."""
-    qemu: str = "/virtio-lm/cache/qemu/bin/qemu-system-x86_64"
+    qemu: str = ""
     kernel: str = ""
     driver: str = ""
     simulator: str = ""
     log_modules: str = ""
     vdpa_modules: str = "log"
     tools: str = ""
-    l2_qemu: str = "/virtio-lm/cache/qemu/log/bin/qemu-system-x86_64"
+    l2_qemu: str = ""
     dirty_log: str = "auto"
     l2_kernel: str = ""
     l2_initrd: str = ""
@@ -48,6 +48,8 @@ class Config:
     kvm: bool = False
 
     def __post_init__(self):
+        if self.accel not in ("auto", "kvm", "tcg"):
+            raise LabError(f"accel {self.accel}: it is auto, kvm or tcg")
         if not 1 <= self.l1s <= 8:
             raise LabError(f"{self.l1s} L1s: between 1 and 8 are possible")
         if self.cpus < 2:

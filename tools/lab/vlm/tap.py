@@ -116,6 +116,14 @@ def config(**changes):
     return parse_config(os.environ["LM_OPTIONS"].split("\n")[1:], **changes)
 
 
+def qemu_dir():
+    """The folder of the QEMU that this checkout has built: bin/, and sources and objects beside it."""
+    if not os.environ["LM_QEMU"]:
+        print("1..0 # SKIP it is about the QEMU of this checkout, and --qemu and --l2-qemu are given")
+        sys.exit(0)
+    return os.environ["LM_QEMU"]
+
+
 def need_log():
     """Without a dirty log in vhost-vdpa there is nothing for this test to do."""
     if not DEBUG and not config().log_modules:
