@@ -15,6 +15,7 @@ from vlm import l2, nested, tap
 from vlm.faults import FAULTS
 from vlm.kselftest import CANNOT_TELL, DRIVER
 from vlm.l1 import LabError
+from vlm.qmp import QMPError
 from vlm.traffic import wrong
 
 # registers of the LM block, see include/linux/virtio_lm.h
@@ -69,6 +70,26 @@ def migrate(t, what, src, dst, traffic):
     return moved
 
 
+def refused(t, l1, capability, why, traffic):
+    """A migration that QEMU does not begin, and says why. L2 goes on."""
+    conn = l2.qmp(l1)
+    try:
+        conn.cmd("migrate-set-capabilities", capabilities=[{"capability": capability, "state": True}])
+        try:
+            conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
+            said = f"it has begun: {conn.cmd('query-migrate')}"
+        except QMPError as err:
+            said = str(err)
+        t.ok(why in said, f"{capability}: refused, and L2's QEMU says why")
+        t.note(said)
+        conn.cmd("migrate-set-capabilities", capabilities=[{"capability": capability, "state": False}])
+    finally:
+        conn.close()
+    t.equal(l2.running(l1), "running", f"{capability}: L2 runs on")
+    traffic.wait_both_ways()
+    t.equal(wrong(traffic.counts()), "", f"{capability}: with its traffic, and all is well")
+
+
 def go_wrong(t, what, src, dst, traffic, happen, options):
     """A migration that has something go wrong."""
     with l2.Migration(src, dst, **options) as migration:
@@ -95,6 +116,9 @@ with tap.Tap() as t, nested.make_lab() as lab:
     measure_dirty_rate(here)
     t.equal(tuple(name for _, name, _ in here.events(*logs)), logs, "calc-dirty-rate: it logs, and then no more")
 
+    refused(t, here, "postcopy-ram", "migrate without postcopy-ram", traffic)
+    refused(t, here, "background-snapshot", "write protection of background-snapshot", traffic)
+
     legs = [(f"round {n + 1}, {src.name} to {dst.name}", src, dst)
             for n in range(ROUNDS) for src, dst in ((here, there), (there, here))]
     begin = time.time()
@@ -115,7 +139,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
 
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
-    there.config = dataclasses.replace(lab.config, l2_qemu=lab.config.qemu)
+    there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
     migrate(t, "a failing log", here, there, traffic)
     t.ok(l2.traced(here, "vhost_vdpa_log_fault"), "a failing log: the device says that it lost pages")
     t.ok("taking all RAM as dirty" in l2.said(here), "a failing log: L2's QEMU says that it sends all RAM again")
@@ -129,8 +153,8 @@ with tap.Tap() as t, nested.make_lab() as lab:
         what = "stock modules"
         here.config = dataclasses.replace(lab.config, vdpa_modules="stock")
     l2.take_over(here)
-    t.equal(l2.dirty_log(there), "unknown", "QEMU without the patches: it knows of one way only")
-    by_shadow(t, "QEMU without the patches", there, here, traffic)
+    t.equal(l2.dirty_log(there), "unknown", "Debian's own QEMU: it knows of one way only")
+    by_shadow(t, "Debian's own QEMU", there, here, traffic)
     t.equal(l2.dirty_log(here), "svq", f"{what}: L2's QEMU says that it migrates by shadow virtqueues")
     by_shadow(t, what, here, there, traffic)
 

@@ -11,6 +11,10 @@ from .qmp import QMP, QMPError
 from .traffic import agent_mib
 
 MAC = "52:54:00:77:00:02"
+# what users have: without any of our patches
+DEBIAN_QEMU = "/usr/bin/qemu-system-x86_64"
+# L2 migrates between QEMUs of several versions: the newest machine that all of them have
+MACHINE = "pc-q35-10.0"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
@@ -68,7 +72,7 @@ def command_line(l1, node, incoming, dirty_log):
     if dirty_log != "auto":
         netdev += f",x-dirty-log={dirty_log}"
     args = [c.l2_qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
-            "-name", "l2", "-M", "q35", "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host",
+            "-name", "l2", "-M", MACHINE, "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host",
             "-smp", "1", "-m", f"{c.l2_memory}M", "-nodefaults", "-display", "none",
             "-vga", "none", "-no-reboot",
             "-chardev", f"socket,id=console,host={l1.address},port={CONSOLE_PORT},server=on,"
