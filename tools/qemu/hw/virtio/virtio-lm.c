@@ -134,11 +134,10 @@ static void virtio_lm_log_start(VirtIOLM *lm, uint8_t mode)
 
 /* Suspend and resume */
 
-/* Before FEATURES_OK it is not known yet whether the ring is a packed one */
+/* From then on the features stay, and so do kind and size of the ring */
 static bool virtio_lm_queue_has_ring(VirtIOLM *lm, int n)
 {
-    return (lm->vdev->status & VIRTIO_CONFIG_S_FEATURES_OK) &&
-           virtio_queue_enabled(lm->vdev, n) &&
+    return virtio_queue_enabled(lm->vdev, n) &&
            virtio_queue_get_desc_addr(lm->vdev, n);
 }
 

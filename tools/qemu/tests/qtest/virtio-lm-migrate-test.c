@@ -269,6 +269,42 @@ static void test_staged(const void *features)
 }
 
 static void test_config_pending(void)
+/*
+ * A queue that is enabled before FEATURES_OK starts where it was told to, or,
+ * where that is outside of a packed ring, at its beginning
+ */
+static void lm_enabled_before_features_ok(uint64_t features, bool migrate)
+{
+    const uint8_t driver = VIRTIO_CONFIG_S_ACKNOWLEDGE |
+                           VIRTIO_CONFIG_S_DRIVER;
+    const uint32_t staged = 0x7fff7fff;
+    const uint32_t state = features & PACKED ? 0x80008000 : staged;
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,packed=on");
+    unsigned n;
+
+    lm_negotiate(t, features);
+    lm_set_status(t, driver);
+    for (n = LM_RX; n <= LM_TX; n++) {
+        lm_queue_init(t, n, 64);
+        lm_queue_set_state(&t->vq[n], state);
+        lm_write(t, VIRTIO_LM_RING_STATE(n), staged);
+        lm_queue_enable(&t->vq[n]);
+    }
+    if (migrate) {
+        t = lm_migrate(t);
+    }
+    lm_set_status(t, driver | VIRTIO_CONFIG_S_FEATURES_OK);
+    lm_driver_ok(t);
+    lm_traffic(t, 20);
+    lm_free(t);
+}
+
+static void test_enabled_before_features_ok(const void *features)
+{
+    lm_enabled_before_features_ok(*(const uint64_t *)features, false);
+    lm_enabled_before_features_ok(*(const uint64_t *)features, true);
+}
+
 {
     LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
 
@@ -441,3 +477,5 @@ void lm_add_migrate_tests(void)
     qtest_add_func("/virtio-lm/migrate/off-sends-nothing-new",
                    test_off_sends_nothing_new);
 }
+    lm_add_split_and_packed("enabled-before-features-ok",
+                            test_enabled_before_features_ok);
