@@ -146,21 +146,31 @@ static void test_suspend_chain_in_flight(const void *variant)
 }
 
 /* Scheduled and not sent yet, a packet is sent after the resume */
-static void lm_pending_tx(LMTest *t, uint16_t id)
+static void lm_assert_pending(LMTest *t)
 {
     g_assert_cmphex(lm_read(t, VIRTIO_LM_STATUS), ==,
                     VIRTIO_LM_STATUS_SUSPENDED);
-    g_assert_cmphex(lm_ring_state(t, LM_TX), ==, 0);
-    lm_snapshot(t);
-    qtest_clock_step(t->qts, NANOSECONDS_PER_SECOND);
     lm_expect_no_tx(t);
-    lm_assert_untouched(t);
     g_assert_cmphex(lm_ring_state(t, LM_TX), ==, 0);
-    lm_resume(t);
-    lm_tx_timer(t);
+}
+
+static void lm_assert_sent(LMTest *t, uint16_t id)
+{
     lm_wait_used(&t->vq[LM_TX], id);
     lm_expect_tx(t, 60, 0);
     lm_expect_no_tx(t);
+}
+
+static void lm_pending_tx(LMTest *t, uint16_t id)
+{
+    lm_assert_pending(t);
+    lm_snapshot(t);
+    qtest_clock_step(t->qts, NANOSECONDS_PER_SECOND);
+    lm_assert_pending(t);
+    lm_assert_untouched(t);
+    lm_resume(t);
+    lm_tx_timer(t);
+    lm_assert_sent(t, id);
 }
 
 static void test_timer_waits(void)
@@ -185,9 +195,8 @@ static void test_timer_waits(void)
  * queue to LM_DEV_CTRL. What is between is for queues that do not exist, and
  * LM registers that take no 64-bit access.
  */
-static void test_bottom_half_waits(void)
+static uint16_t lm_kick_and_suspend(LMTest *t)
 {
-    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,ioeventfd=off");
     uint64_t from = t->notify + t->notify_mult * LM_TX;
     uint64_t len = t->lm + VIRTIO_LM_DEV_CTRL + 4 - from;
     g_autofree uint8_t *data = g_malloc0(len);
@@ -198,8 +207,47 @@ static void test_bottom_half_waits(void)
     id = lm_add_tx(t, 60, 0, 1);
     stl_le_p(data + len - 4, VIRTIO_LM_DEV_CTRL_SUSPEND);
     qtest_memwrite(t->qts, from, data, len);
-    lm_pending_tx(t, id);
+    return id;
+}
+
+static void test_bottom_half_waits(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,ioeventfd=off");
+
+    lm_pending_tx(t, lm_kick_and_suspend(t));
     lm_free(t);
+}
+
+/*
+ * Record/replay has bottom halves called by the thread of the CPU, and cannot
+ * cancel them. There has to be a CPU for that, in firmware that is HLT alone.
+ */
+static void test_recorded_bottom_half_waits(void)
+{
+    g_autofree char *log = g_strdup_printf("%s/virtio-lm-%d.replay",
+                                           g_get_tmp_dir(), getpid());
+    g_autofree char *bios = g_strdup_printf("%s/virtio-lm-%d.bios",
+                                            g_get_tmp_dir(), getpid());
+    g_autofree char *props = g_strdup_printf("vdpa=on -accel tcg -icount "
+                                             "shift=7,rr=record,rrfile=%s "
+                                             "-bios %s", log, bios);
+    char hlt[64 * KiB];
+    LMTest *t;
+    uint16_t id;
+
+    memset(hlt, 0xf4, sizeof(hlt));
+    g_assert_true(g_file_set_contents(bios, hlt, sizeof(hlt), NULL));
+    t = lm_new(LM_ON_ROOT_BUS, props);
+    id = lm_kick_and_suspend(t);
+    lm_assert_pending(t);
+    /* QEMU lives on, whatever is called while it is stopped */
+    lm_resume(t);
+    qtest_qmp_assert_success(t->qts, "{'execute': 'stop'}");
+    qtest_qmp_assert_success(t->qts, "{'execute': 'cont'}");
+    lm_assert_sent(t, id);
+    lm_free(t);
+    unlink(log);
+    unlink(bios);
 }
 
 static void test_suspended_rx_waits(const void *variant)
@@ -704,6 +752,8 @@ void lm_add_suspend_tests(void)
     qtest_add_func("/virtio-lm/suspend/timer-waits", test_timer_waits);
     qtest_add_func("/virtio-lm/suspend/bottom-half-waits",
                    test_bottom_half_waits);
+    qtest_add_func("/virtio-lm/suspend/recorded-bottom-half-waits",
+                   test_recorded_bottom_half_waits);
     lm_add_per_variant("suspend/rx-waits", test_suspended_rx_waits);
     qtest_add_func("/virtio-lm/suspend/control-vq-waits",
                    test_control_vq_waits);
