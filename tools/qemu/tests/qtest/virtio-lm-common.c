@@ -10,8 +10,15 @@
  */
 
 #include "qemu/osdep.h"
+#include <linux/if.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include "qemu/atomic.h"
 #include "qemu/cutils.h"
 #include "standard-headers/linux/virtio_ids.h"
@@ -23,7 +30,61 @@
 
 /* QEMU and PCI */
 
-static LMTest *lm_spawn(LMPlace place, const char *props, const char *more)
+/* A packet per datagram, from and to @t->net; QEMU's end, and its option */
+static char *lm_net_dgram(LMTest *t, int *fd)
+{
+    int pair[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), ==, 0);
+    t->net = pair[0];
+    *fd = pair[1];
+    return g_strdup_printf("dgram,id=hs0,local.type=fd,local.str=%d", *fd);
+}
+
+/*
+ * The same with a tap. It is the only interface in a network namespace, which
+ * this process stays in, and carries only what is sent here. NULL without the
+ * rights for that.
+ */
+static char *lm_net_tap(LMTest *t, int *fd)
+{
+    static bool isolated;
+    struct ifreq ifr = { .ifr_name = "lm0" };
+    struct sockaddr_ll addr = {
+        .sll_family = AF_PACKET,
+        .sll_protocol = cpu_to_be16(ETH_P_ALL),
+    };
+    int net, sysctl;
+
+    if (!isolated && unshare(CLONE_NEWNET)) {
+        return NULL;
+    }
+    isolated = true;
+    *fd = open("/dev/net/tun", O_RDWR);
+    if (*fd < 0) {
+        return NULL;
+    }
+    sysctl = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY);
+    if (sysctl >= 0) {
+        g_assert_cmpint(write(sysctl, "1", 1), ==, 1);
+        close(sysctl);
+    }
+    ifr.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    g_assert_cmpint(ioctl(*fd, TUNSETIFF, &ifr), ==, 0);
+
+    net = socket(AF_PACKET, SOCK_RAW, 0);
+    g_assert_cmpint(net, >=, 0);
+    g_assert_cmpint(ioctl(net, SIOCGIFINDEX, &ifr), ==, 0);
+    addr.sll_ifindex = ifr.ifr_ifindex;
+    ifr.ifr_flags = IFF_UP;
+    g_assert_cmpint(ioctl(net, SIOCSIFFLAGS, &ifr), ==, 0);
+    g_assert_cmpint(bind(net, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    t->net = net;
+    return g_strdup_printf("tap,id=hs0,vhost=off,fd=%d", *fd);
+}
+
+static LMTest *lm_spawn(LMPlace place, const char *props, const char *more,
+                        char *(*net)(LMTest *t, int *fd))
 {
     static const char *const machine[] = {
         [LM_ON_ROOT_BUS] = "q35",
@@ -38,9 +99,14 @@ static LMTest *lm_spawn(LMPlace place, const char *props, const char *more)
         [LM_ON_PC] = "addr=4",
     };
     LMTest *t = g_new0(LMTest, 1);
-    g_autofree char *device = NULL;
-    int pair[2];
+    g_autofree char *device = NULL, *netdev = NULL;
+    int fd;
 
+    netdev = net(t, &fd);
+    if (!netdev) {
+        g_free(t);
+        return NULL;
+    }
     t->place = place;
     t->props = g_strdup(props);
     t->next_page = LM_FIRST_PAGE;
@@ -55,8 +121,6 @@ static LMTest *lm_spawn(LMPlace place, const char *props, const char *more)
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     g_assert(t->snapshot != MAP_FAILED);
 
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), ==, 0);
-    t->net = pair[0];
     g_assert_cmpint(fcntl(t->net, F_SETFD, FD_CLOEXEC), ==, 0);
     g_assert_cmpint(fcntl(t->net, F_SETFL, O_NONBLOCK), ==, 0);
 
@@ -69,15 +133,15 @@ static LMTest *lm_spawn(LMPlace place, const char *props, const char *more)
         "-machine %s -m %dM -nodefaults "
         "-object memory-backend-file,id=ram,size=%dM,share=on,"
         "mem-path=/proc/self/fd/%d -machine memory-backend=ram "
-        "-netdev dgram,id=hs0,local.type=fd,local.str=%d %s %s %s %s",
+        "-netdev %s %s %s %s %s",
         machine[place], (int)(LM_RAM_SIZE / MiB), (int)(LM_RAM_SIZE / MiB),
-        t->ram_fd, pair[1],
+        t->ram_fd, netdev,
         place == LM_BEHIND_IOMMU ?
         "-device intel-iommu,device-iotlb=on,intremap=on,aw-bits=48" : "",
         place == LM_ON_ROOT_PORT || place == LM_BEHIND_IOMMU ?
         "-device pcie-root-port,id=rp,chassis=1,slot=1,addr=3" : "",
         device ?: "", more ?: "");
-    close(pair[1]);
+    close(fd);
     /* The next QEMU must not inherit it */
     g_assert_cmpint(fcntl(t->ram_fd, F_SETFD, FD_CLOEXEC), ==, 0);
 
@@ -108,7 +172,8 @@ static uint64_t lm_pci_structure(LMTest *t, uint8_t cfg_type)
                              offsetof(struct virtio_pci_cap, offset));
 }
 
-static void lm_pci_map_root_port(LMTest *t)
+/* What is behind the root port can be reached */
+void lm_pci_map_root_port(LMTest *t)
 {
     g_autofree QPCIDevice *rp = qpci_device_find(t->bus, QPCI_DEVFN(3, 0));
 
@@ -160,10 +225,29 @@ void lm_pci_map(LMTest *t)
 
 LMTest *lm_new(LMPlace place, const char *props)
 {
-    LMTest *t = lm_spawn(place, props, NULL);
+    LMTest *t = lm_spawn(place, props, NULL, lm_net_dgram);
 
     if (props) {
         lm_pci_map(t);
+    }
+    return t;
+}
+
+/* One whose device the test looks for itself */
+LMTest *lm_new_unmapped(LMPlace place, const char *props)
+{
+    return lm_spawn(place, props, NULL, lm_net_dgram);
+}
+
+/* One on a tap, or NULL if there can be none: then the test is skipped */
+LMTest *lm_new_tap(LMPlace place, const char *props)
+{
+    LMTest *t = lm_spawn(place, props, NULL, lm_net_tap);
+
+    if (t) {
+        lm_pci_map(t);
+    } else {
+        g_test_skip("no right to make a tap");
     }
     return t;
 }
@@ -174,7 +258,7 @@ LMTest *lm_new(LMPlace place, const char *props)
  */
 LMTest *lm_new_incoming(const LMTest *src, const char *props)
 {
-    LMTest *t = lm_spawn(src->place, props, "-incoming defer");
+    LMTest *t = lm_spawn(src->place, props, "-incoming defer", lm_net_dgram);
     unsigned n;
 
     t->next_page = src->next_page;
@@ -348,6 +432,7 @@ void lm_queue_init(LMTest *t, unsigned n, unsigned num)
     LMQueue *q = &t->vq[n];
     unsigned before = offsetof(struct vring_used, ring) +
                       (n == LM_RX ? 0 : num * sizeof(struct vring_used_elem));
+    unsigned boundary = ROUND_UP(before, LM_PAGE) - before;
 
     memset(q, 0, sizeof(*q));
     q->t = t;
@@ -358,9 +443,9 @@ void lm_queue_init(LMTest *t, unsigned n, unsigned num)
     q->desc = lm_pages(t, DIV_ROUND_UP(num * sizeof(struct vring_desc),
                                        LM_PAGE));
     q->avail = lm_pages(t, DIV_ROUND_UP(num * 2 + 6, LM_PAGE));
-    q->used = lm_pages(t, 2);
+    q->used = lm_pages(t, DIV_ROUND_UP(boundary + num * 8 + 6, LM_PAGE));
     if (!lm_packed(t)) {
-        q->used += LM_PAGE - before;
+        q->used += boundary;
     }
 }
 

@@ -97,9 +97,12 @@ typedef struct LMTest {
 
 /* QEMU and PCI. @props follow "virtio-net-pci,", or no device if NULL */
 LMTest *lm_new(LMPlace place, const char *props);
+LMTest *lm_new_tap(LMPlace place, const char *props);
+LMTest *lm_new_unmapped(LMPlace place, const char *props);
 LMTest *lm_new_incoming(const LMTest *src, const char *props);
 void lm_free(LMTest *t);
 void lm_pci_map(LMTest *t);
+void lm_pci_map_root_port(LMTest *t);
 uint8_t lm_pci_cap(LMTest *t, uint8_t cfg_type);
 
 /* LM registers */
