@@ -253,6 +253,35 @@ static void test_gone(void)
     lm_free(t);
 }
 
+/* The same from its first moment; back, it is a function like any other */
+static void test_gone_from_start(void)
+{
+    LMTest *t = lm_new_unmapped(LM_ON_ROOT_PORT, "vdpa=on,x-lm-gone=on");
+    uint8_t exp;
+
+    lm_pci_map_root_port(t);
+    g_assert_null(qpci_device_find(t->bus, QPCI_DEVFN(32, 0)));
+
+    lm_switch(t, "x-lm-gone", false);
+    lm_pci_map(t);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, CAPS_TRUE);
+    lm_start(t, 0);
+    lm_assert_works(t, 0);
+
+    /* What is written to its configuration space has effect */
+    qpci_config_writew(t->dev, PCI_COMMAND, PCI_COMMAND_MEMORY);
+    g_assert_cmphex(lm_status(t) & VIRTIO_CONFIG_S_DRIVER_OK, ==, 0);
+    exp = qpci_find_capability(t->dev, PCI_CAP_ID_EXP, 0);
+    lm_write(t, VIRTIO_LM_BASE_ADDR_LOW, 0x1234);
+    qpci_config_writew(t->dev, exp + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    lm_pci_map(t);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_BASE_ADDR_LOW), ==, 0);
+    g_assert_cmphex(lm_status(t), ==, 0);
+    lm_start(t, 0);
+    lm_assert_works(t, 1);
+    lm_free(t);
+}
+
 static void test_unplug_gone(void)
 {
     LMTest *t = lm_new(LM_ON_PC, "vdpa=on,x-lm-irq-spurious-ms=1");
@@ -624,6 +653,7 @@ void lm_add_hostile_tests(void)
     qtest_add_func("/virtio-lm/hostile/config-unsettled",
                    test_config_unsettled);
     qtest_add_func("/virtio-lm/hostile/gone", test_gone);
+    qtest_add_func("/virtio-lm/hostile/gone-from-start", test_gone_from_start);
     qtest_add_func("/virtio-lm/hostile/unplug-gone", test_unplug_gone);
     qtest_add_func("/virtio-lm/hostile/random", test_random);
     qtest_add_func("/virtio-lm/hostile/ring-drift", test_ring_drift);
