@@ -10,6 +10,7 @@
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "qobject/qnum.h"
+#include "standard-headers/linux/virtio_balloon.h"
 #include "virtio-lm-common.h"
 
 #define PACKED LM_BIT(VIRTIO_F_RING_PACKED)
@@ -268,7 +269,6 @@ static void test_staged(const void *features)
     lm_free(t);
 }
 
-static void test_config_pending(void)
 /*
  * A queue that is enabled before FEATURES_OK starts where it was told to, or,
  * where that is outside of a packed ring, at its beginning
@@ -305,6 +305,7 @@ static void test_enabled_before_features_ok(const void *features)
     lm_enabled_before_features_ok(*(const uint64_t *)features, true);
 }
 
+static void test_config_pending(void)
 {
     LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
 
@@ -331,6 +332,122 @@ static void test_behind_iommu(void)
     lm_write(t, VIRTIO_LM_RING_STATE(LM_RX), 0x20002);
     lm_suspend(t);
     lm_free(lm_migrate(t));
+}
+
+/* Another device, which has a buffer in use */
+
+#define BALLOON_BAR_ADDR 0xe2000000u
+#define BALLOON_STATS LM_CVQ    /* virtqueue 2 */
+
+/* The driver of a virtio-balloon beside the device of @t */
+static LMTest *lm_balloon(LMTest *t)
+{
+    LMTest *b = g_memdup2(t, sizeof(*t));
+    uint8_t common, notify;
+    unsigned bar;
+
+    b->dev = qpci_device_find(t->bus, QPCI_DEVFN(5, 0));
+    g_assert_nonnull(b->dev);
+    common = lm_pci_cap(b, VIRTIO_PCI_CAP_COMMON_CFG);
+    notify = lm_pci_cap(b, VIRTIO_PCI_CAP_NOTIFY_CFG);
+    bar = qpci_config_readb(b->dev, common +
+                            offsetof(struct virtio_pci_cap, bar));
+    qpci_config_writel(b->dev, PCI_BASE_ADDRESS_0 + 4 * bar, BALLOON_BAR_ADDR);
+    qpci_config_writel(b->dev, PCI_BASE_ADDRESS_0 + 4 * bar + 4, 0);
+    qpci_config_writew(b->dev, PCI_COMMAND,
+                       PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    b->common = BALLOON_BAR_ADDR +
+                qpci_config_readl(b->dev, common +
+                                  offsetof(struct virtio_pci_cap, offset));
+    b->notify = BALLOON_BAR_ADDR +
+                qpci_config_readl(b->dev, notify +
+                                  offsetof(struct virtio_pci_cap, offset));
+    b->notify_mult = qpci_config_readl(b->dev, notify +
+                                       sizeof(struct virtio_pci_cap));
+    return b;
+}
+
+static uint64_t lm_balloon_stat(LMTest *b, const char *name)
+{
+    QDict *rsp = qtest_qmp_assert_success_ref(b->qts, "{'execute': 'qom-get',"
+                     " 'arguments': {'path': '/machine/peripheral/balloon',"
+                     " 'property': 'guest-stats'}}");
+    QObject *val = qdict_get(qdict_get_qdict(rsp, "stats"), name);
+    uint64_t stat = qnum_get_uint(qobject_to(QNum, val));
+
+    qobject_unref(rsp);
+    return stat;
+}
+
+/* The driver's answer, in a chain of two: what memory is free, and all of it */
+static void lm_balloon_answer(LMTest *b, uint64_t free, uint64_t total)
+{
+    uint64_t addr = lm_pages(b, 1);
+    LMSeg segs[2];
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(segs); i++) {
+        segs[i] = (LMSeg) { addr + i * 100, 10, false };
+        stw_le_p(lm_ptr(b, segs[i].addr), i ? VIRTIO_BALLOON_S_MEMTOT :
+                                              VIRTIO_BALLOON_S_MEMFREE);
+        stq_le_p(lm_ptr(b, segs[i].addr + 2), i ? total : free);
+    }
+    lm_add(&b->vq[BALLOON_STATS], segs, ARRAY_SIZE(segs), false);
+    lm_kick(&b->vq[BALLOON_STATS]);
+}
+
+static void lm_balloon_expect(LMTest *b, uint64_t free, uint64_t total)
+{
+    int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+
+    while (lm_balloon_stat(b, "stat-total-memory") != total) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        g_usleep(1000);
+    }
+    g_assert_cmphex(lm_balloon_stat(b, "stat-free-memory"), ==, free);
+}
+
+/* It has a chain in use, and takes that again when it is loaded */
+static void test_balloon(const void *features)
+{
+    g_autofree char *path = lm_state_file();
+    LMTest *src = lm_new(LM_ON_ROOT_BUS, "vdpa=on -device virtio-balloon-pci,"
+                         "id=balloon,addr=5,disable-legacy=on,packed=on");
+    LMTest *b = lm_balloon(src), *dst;
+    LMQueue *q = &b->vq[BALLOON_STATS];
+    uint32_t len;
+    unsigned i;
+
+    lm_negotiate(b, *(const uint64_t *)features |
+                 LM_BIT(VIRTIO_BALLOON_F_STATS_VQ));
+    lm_queue_init(b, BALLOON_STATS, 16);
+    lm_queue_enable(q);
+    lm_driver_ok(b);
+    lm_balloon_answer(b, 0x1000, 0x2000);
+    lm_balloon_expect(b, 0x1000, 0x2000);
+
+    lm_save(src, path);
+    g_assert_true(lm_load(&dst, src, src->props, path));
+    unlink(path);
+    b->qts = dst->qts;
+    b->ram = dst->ram;
+    lm_balloon_expect(b, 0x1000, 0x2000);
+
+    /* It gives it back when it asks for the next one: more than a turn */
+    qtest_qmp_assert_success(b->qts, "{'execute': 'qom-set', 'arguments': {"
+                             "'path': '/machine/peripheral/balloon',"
+                             "'property': 'guest-stats-polling-interval',"
+                             "'value': 1}}");
+    for (i = 1; i < 20; i++) {
+        qtest_clock_step(b->qts, 2 * NANOSECONDS_PER_SECOND);
+        lm_next_used(q, &len);
+        lm_balloon_answer(b, 0x1000 + i, 0x2000 + i);
+        lm_balloon_expect(b, 0x1000 + i, 0x2000 + i);
+    }
+    g_free(b->dev);
+    g_free(b);
+    lm_free(dst);
+    lm_free(src);
 }
 
 /* Between devices that differ */
@@ -468,8 +585,11 @@ void lm_add_migrate_tests(void)
     lm_add_split_and_packed("suspended-logging-fault",
                             test_suspended_logging_fault);
     lm_add_split_and_packed("staged", test_staged);
+    lm_add_split_and_packed("enabled-before-features-ok",
+                            test_enabled_before_features_ok);
     qtest_add_func("/virtio-lm/migrate/config-pending", test_config_pending);
     qtest_add_func("/virtio-lm/migrate/behind-iommu", test_behind_iommu);
+    lm_add_split_and_packed("balloon", test_balloon);
     qtest_add_func("/virtio-lm/migrate/on-to-off-is-refused",
                    test_on_to_off_is_refused);
     qtest_add_func("/virtio-lm/migrate/off-to-on-is-refused",
@@ -477,5 +597,3 @@ void lm_add_migrate_tests(void)
     qtest_add_func("/virtio-lm/migrate/off-sends-nothing-new",
                    test_off_sends_nothing_new);
 }
-    lm_add_split_and_packed("enabled-before-features-ok",
-                            test_enabled_before_features_ok);
