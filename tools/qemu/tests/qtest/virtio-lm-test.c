@@ -444,6 +444,28 @@ static void test_features_stay_with_rings(void)
     lm_free(t);
 }
 
+/* Indices of a ring are inside of it; with or without LM registers */
+static void test_size_stays_with_ring(const void *props)
+{
+    const uint64_t size = offsetof(struct virtio_pci_common_cfg, queue_size);
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, props);
+    unsigned seq;
+
+    lm_negotiate(t, LM_BIT(VIRTIO_F_RING_PACKED));
+    lm_queue_init(t, LM_TX, 16);
+    lm_queue_enable(&t->vq[LM_TX]);
+    lm_driver_ok(t);
+    for (seq = 0; seq < 40; seq++) {
+        if (seq == 12) {
+            qtest_writew(t->qts, t->common + size, 8);
+        }
+        lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, seq));
+        lm_expect_tx(t, 60, seq);
+    }
+    g_assert_cmpuint(qtest_readw(t->qts, t->common + size), ==, 16);
+    lm_free(t);
+}
+
 /*
  * A driver must not (virtio 1.3, 4.1.4.3.2), and one of virtio-mmio cannot know
  * better. This is about what the device then keeps of each descriptor.
@@ -506,6 +528,148 @@ static void test_indirect_table_too_long(const void *opaque)
     lm_free(t);
 }
 
+/* A frame over @num receive buffers of 100 bytes, all there at once */
+static void lm_rx_merged(LMTest *t, unsigned len, unsigned num, uint32_t seq)
+{
+    const unsigned size = 100;
+    LMQueue *q = &t->vq[LM_RX];
+    g_autofree uint8_t *want = g_malloc(len);
+    g_autofree uint8_t *got = g_malloc(num * size);
+    g_autofree uint64_t *addr = g_new(uint64_t, num);
+    g_autofree uint16_t *id = g_new(uint16_t, num);
+    unsigned i, left = LM_HDR_LEN + len;
+
+    for (i = 0; i < num; i++) {
+        addr[i] = lm_add_rx(t, size, &id[i]);
+    }
+    lm_kick(q);
+    lm_send(t, len, seq);
+    for (i = 0; i < num; i++) {
+        unsigned part = MIN(left, size);
+
+        g_assert_cmpuint(lm_wait_used(q, id[i]), ==, part);
+        memcpy(got + i * size, lm_ptr(t, addr[i]), part);
+        left -= part;
+    }
+    g_assert_cmpuint(left, ==, 0);
+    lm_fill(want, len, seq);
+    g_assert_cmpmem(got + LM_HDR_LEN, len, want, len);
+}
+
+/* One frame in all buffers that the ring can hold, more than once */
+static void test_in_order_whole_ring(const void *opaque)
+{
+    const uint64_t *ring = opaque;
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,packed=on,in_order=on");
+    unsigned seq;
+
+    lm_negotiate(t, *ring | LM_BIT(VIRTIO_F_IN_ORDER) |
+                 LM_BIT(VIRTIO_NET_F_MRG_RXBUF));
+    lm_queue_init(t, LM_RX, 16);
+    lm_queue_enable(&t->vq[LM_RX]);
+    lm_driver_ok(t);
+    for (seq = 0; seq < 4; seq++) {
+        lm_rx_merged(t, 1514, 16, seq);
+        /* From there on somewhere else */
+        lm_rx_merged(t, 60, 1, seq);
+    }
+    lm_free(t);
+}
+
+/* A packed ring may have any size; frames lie across its end */
+static void test_in_order_odd_ring(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,packed=on,in_order=on");
+    unsigned seq;
+
+    lm_negotiate(t, LM_BIT(VIRTIO_F_RING_PACKED) | LM_BIT(VIRTIO_F_IN_ORDER) |
+                 LM_BIT(VIRTIO_NET_F_MRG_RXBUF));
+    lm_queue_init(t, LM_RX, 11);
+    lm_queue_enable(&t->vq[LM_RX]);
+    lm_driver_ok(t);
+    for (seq = 0; seq < 40; seq++) {
+        unsigned num = 1 + seq % 11;
+
+        lm_rx_merged(t, num * 100 - LM_HDR_LEN, num, seq);
+    }
+    lm_free(t);
+}
+
+/*
+ * A packet in as many descriptors as the queue has, its header in one of its
+ * own or not: all of it is sent. More than those are an error of the driver.
+ */
+static void lm_tx_longest_chain(LMTest *t, uint64_t ring)
+{
+    const unsigned max = 1024;  /* VIRTQUEUE_MAX_SIZE */
+    int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+    g_autofree LMSeg *segs = g_new0(LMSeg, max + 1);
+    LMQueue *q = &t->vq[LM_TX];
+    unsigned extra, i;
+
+    lm_negotiate(t, ring | LM_BIT(VIRTIO_RING_F_INDIRECT_DESC));
+    lm_queue_init(t, LM_TX, max);
+    lm_queue_enable(q);
+    lm_driver_ok(t);
+    for (extra = 0; extra < 2; extra++) {
+        uint64_t addr = lm_pages(t, 1);
+        unsigned len = max - 1 + extra;
+
+        memset(lm_ptr(t, addr), 0, LM_HDR_LEN);
+        lm_fill(lm_ptr(t, addr + LM_HDR_LEN), len, extra);
+        segs[0] = (LMSeg) { addr, LM_HDR_LEN + extra, false };
+        for (i = 1; i < max; i++) {
+            segs[i] = (LMSeg) { addr + LM_HDR_LEN + extra + i - 1, 1, false };
+        }
+        for (i = 0; i < 2; i++) {
+            uint16_t id = lm_add(q, segs, max, i);
+
+            lm_kick(q);
+            lm_wait_used(q, id);
+            lm_expect_tx(t, len, extra);
+        }
+    }
+
+    segs[max] = segs[0];
+    lm_add(q, segs, max + 1, true);
+    lm_kick(q);
+    while (!(lm_status(t) & VIRTIO_CONFIG_S_NEEDS_RESET)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+    }
+    lm_expect_no_tx(t);
+    lm_start(t, ring);
+    lm_wait_used(q, lm_tx(t, 60, 0));
+    lm_expect_tx(t, 60, 0);
+}
+
+#define LONG_QUEUES "vdpa=on,packed=on,rx_queue_size=1024,tx_queue_size=1024"
+
+static void test_longest_chain(const void *ring)
+{
+    const uint64_t size = offsetof(struct virtio_pci_common_cfg, queue_size);
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, LONG_QUEUES);
+    unsigned n;
+
+    for (n = LM_RX; n <= LM_TX; n++) {
+        qtest_writew(t->qts, t->common +
+                     offsetof(struct virtio_pci_common_cfg, queue_select), n);
+        g_assert_cmpuint(qtest_readw(t->qts, t->common + size), ==, 1024);
+    }
+    lm_tx_longest_chain(t, *(const uint64_t *)ring);
+    lm_free(t);
+}
+
+/* The same to a backend that is given the descriptors as they are */
+static void test_longest_chain_to_tap(const void *ring)
+{
+    LMTest *t = lm_new_tap(LM_ON_ROOT_BUS, LONG_QUEUES);
+
+    if (t) {
+        lm_tx_longest_chain(t, *(const uint64_t *)ring);
+        lm_free(t);
+    }
+}
+
 /* With one packet that the backend does not take, and others behind it */
 static void test_queue_reset_while_blocked(void)
 {
@@ -531,6 +695,72 @@ static void test_queue_reset_while_blocked(void)
     lm_queue_enable(&t->vq[LM_TX]);
     lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
     lm_expect_tx(t, 60, 0);
+    lm_free(t);
+}
+
+/* A segment of TCP that is there to be coalesced with those behind it */
+static void lm_send_tcp(LMTest *t, uint8_t *frame, unsigned len, uint32_t seq)
+{
+    static const uint8_t headers[54] = {
+        0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 0x52, 0x54, 0x00, 0x12, 0x34, 0x57,
+        0x08, 0x00,
+        0x45, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x40, 0x06, 0x00, 0x00,
+        10, 0, 0, 1, 10, 0, 0, 2,
+        0x30, 0x39, 0x00, 0x50, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x50, 0x10, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00,
+    };
+
+    lm_fill(frame, len, seq);
+    memcpy(frame, headers, sizeof(headers));
+    stw_be_p(frame + 16, len - 14);
+    g_assert_cmpint(send(t->net, frame, len, 0), ==, len);
+}
+
+/* What waits to be coalesced goes with the driver that it was received for */
+static void test_coalesced_until_reset(void)
+{
+    const uint64_t rsc = LM_BIT(VIRTIO_NET_F_GUEST_CSUM) |
+                         LM_BIT(VIRTIO_NET_F_GUEST_TSO4) |
+                         LM_BIT(VIRTIO_NET_F_RSC_EXT);
+    int64_t deadline = g_get_monotonic_time() + LM_DEADLINE_US;
+    LMTest *t = lm_new_tap(LM_ON_ROOT_BUS, "vdpa=on,guest_rsc_ext=on");
+    LMQueue *q = &t->vq[LM_RX];
+    uint8_t frame[154];
+    uint64_t addr;
+    uint32_t len;
+    uint16_t id;
+
+    if (!t) {
+        return;
+    }
+    lm_start(t, rsc);
+    addr = lm_add_rx(t, 2000, &id);
+    lm_kick(q);
+    lm_send_tcp(t, frame, sizeof(frame), 0);
+    /* It is there when the one behind it is */
+    lm_send(t, 100, 1);
+    lm_expect_rx(t, addr, id, 100, 1);
+
+    lm_start(t, rsc);
+    lm_add_rx(t, 2000, &id);
+    lm_kick(q);
+    qtest_clock_step(t->qts, NANOSECONDS_PER_SECOND);
+    lm_settle(t);
+    g_assert_false(lm_get_used(q, &id, &len));
+
+    /* It is coalesced for the next driver, too */
+    lm_start(t, rsc);
+    addr = lm_add_rx(t, 2000, &id);
+    lm_kick(q);
+    lm_send_tcp(t, frame, sizeof(frame), 2);
+    lm_settle(t);
+    g_assert_false(lm_get_used(q, &id, &len));
+    while (!lm_get_used(q, &id, &len)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        qtest_clock_step(t->qts, NANOSECONDS_PER_SECOND);
+    }
+    g_assert_cmpmem(lm_ptr(t, addr + LM_HDR_LEN), len - LM_HDR_LEN,
+                    frame, sizeof(frame));
     lm_free(t);
 }
 
@@ -724,12 +954,32 @@ int main(int argc, char **argv)
                    test_system_reset_clears_block);
     qtest_add_func("/virtio-lm/life/features-stay-with-rings",
                    test_features_stay_with_rings);
+    qtest_add_data_func("/virtio-lm/life/size-stays-with-ring/on",
+                        "vdpa=on,packed=on", test_size_stays_with_ring);
+    qtest_add_data_func("/virtio-lm/life/size-stays-with-ring/off",
+                        "vdpa=off,packed=on,disable-legacy=on",
+                        test_size_stays_with_ring);
     qtest_add_func("/virtio-lm/life/ring-above-own-size",
                    test_ring_above_own_size);
     qtest_add_data_func("/virtio-lm/life/indirect-table-too-long/split",
                         &split, test_indirect_table_too_long);
     qtest_add_data_func("/virtio-lm/life/indirect-table-too-long/packed",
                         &packed, test_indirect_table_too_long);
+    qtest_add_data_func("/virtio-lm/life/in-order-whole-ring/split",
+                        &split, test_in_order_whole_ring);
+    qtest_add_data_func("/virtio-lm/life/in-order-whole-ring/packed",
+                        &packed, test_in_order_whole_ring);
+    qtest_add_func("/virtio-lm/life/in-order-odd-ring", test_in_order_odd_ring);
+    qtest_add_data_func("/virtio-lm/life/longest-chain/split", &split,
+                        test_longest_chain);
+    qtest_add_data_func("/virtio-lm/life/longest-chain/packed", &packed,
+                        test_longest_chain);
+    qtest_add_data_func("/virtio-lm/life/longest-chain-to-tap/split", &split,
+                        test_longest_chain_to_tap);
+    qtest_add_data_func("/virtio-lm/life/longest-chain-to-tap/packed", &packed,
+                        test_longest_chain_to_tap);
+    qtest_add_func("/virtio-lm/life/coalesced-until-reset",
+                   test_coalesced_until_reset);
     qtest_add_func("/virtio-lm/life/queue-reset-while-blocked",
                    test_queue_reset_while_blocked);
     qtest_add_func("/virtio-lm/life/features-not-offered",
