@@ -9,8 +9,8 @@
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
 #include "qemu/bitops.h"
+#include "qemu/error-report.h"
 #include "qemu/log.h"
-#include "qapi/error.h"
 #include "hw/virtio/virtio-lm.h"
 #include "migration/vmstate.h"
 #include "system/dma.h"
@@ -417,16 +417,16 @@ static int virtio_lm_pre_save(void *opaque)
     return 0;
 }
 
-static bool virtio_lm_post_load(void *opaque, int version_id, Error **errp)
+static int virtio_lm_post_load(void *opaque, int version_id)
 {
     VirtIOLM *lm = opaque;
 
     if (lm->logging && lm->log_base >= lm->log_end) {
-        error_setg(errp, "LM log ends at 0x%" PRIx64 ", not after its base 0x%"
-                   PRIx64, lm->log_end, lm->log_base);
-        return false;
+        error_report("LM log ends at 0x%" PRIx64 ", not after its base 0x%"
+                     PRIx64, lm->log_end, lm->log_base);
+        return -EINVAL;
     }
-    return true;
+    return 0;
 }
 
 const VMStateDescription vmstate_virtio_lm = {
@@ -434,7 +434,7 @@ const VMStateDescription vmstate_virtio_lm = {
     .version_id = 1,
     .minimum_version_id = 1,
     .pre_save = virtio_lm_pre_save,
-    .post_load_errp = virtio_lm_post_load,
+    .post_load = virtio_lm_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT64(base, VirtIOLM),
         VMSTATE_UINT64(end, VirtIOLM),

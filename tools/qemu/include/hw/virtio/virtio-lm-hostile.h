@@ -9,7 +9,6 @@
 #include "qemu/timer.h"
 #include "hw/pci/pci.h"
 #include "hw/virtio/virtio-pci.h"
-#include "system/memory.h"
 
 typedef struct VirtIOLMHostile VirtIOLMHostile;
 

@@ -9,7 +9,6 @@
 #include "hw/virtio/virtio.h"
 #include "hw/virtio/virtio-lm-hostile.h"
 #include "hw/virtio/virtio-lm-regs.h"
-#include "system/memory.h"
 
 /**
  * struct VirtIOLM - the LM block of one virtio device
