@@ -188,7 +188,7 @@ static int virtio_lm_setup(struct virtio_lm_vdpa *vlm, const struct virtio_lm_pl
 	ret = virtio_lm_reset_device(func);
 	if (ret)
 		return ret;
-	ret = virtio_lm_alloc_vectors(vlm);
+	ret = virtio_lm_request_irqs(vlm);
 	if (ret)
 		return ret;
 
@@ -201,7 +201,7 @@ static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
 	guard(mutex)(&vlm->func->lock);
 
 	vlm->func->vlm = NULL;
-	virtio_lm_free_vectors(vlm);
+	virtio_lm_free_irqs(vlm);
 	virtio_lm_unmap_vqs(vlm);
 }
 

@@ -74,7 +74,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 		WRITE_ONCE(vlm->vqs[i].ready, false);
 
 	ret = virtio_lm_reset_device(vlm->func);
-	virtio_lm_free_irqs(vlm);
+	virtio_lm_disable_irqs(vlm);
 
 	for (i = 0; i < vlm->nvqs; i++) {
 		vq = &vlm->vqs[i];
@@ -207,7 +207,7 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	else if (vlm->status)
 		ret = virtio_lm_check(vlm, &before);
 	if (!ret && status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
-		ret = virtio_lm_request_irqs(vlm);
+		ret = virtio_lm_enable_irqs(vlm);
 
 	trace_virtio_lm_status(&vdpa->dev, vlm->status, status, ret);
 	if (ret)
@@ -566,11 +566,13 @@ static bool virtio_lm_get_vq_ready(struct vdpa_device *vdpa, u16 idx)
 	return vq && READ_ONCE(vq->ready);
 }
 
+/* While it is enabled: vhost-vdpa hands it to KVM, and takes it back before a reset */
 static int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx)
 {
-	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
-	return vq ? vq->irq : -EINVAL;
+	return vq && READ_ONCE(vlm->irqs_on) ? vq->irq : -EINVAL;
 }
 
 static void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)

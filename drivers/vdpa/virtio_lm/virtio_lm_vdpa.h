@@ -154,6 +154,7 @@ struct virtio_lm_config {
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
  * @vectors: MSI-X vectors are allocated
+ * @irqs_on: the interrupts are enabled
  * @nvqs: virtqueues in @vqs
  * @num_max: size that every one of them can have
  * @vqs: the virtqueues
@@ -174,6 +175,7 @@ struct virtio_lm_vdpa {
 	bool logging;
 	bool log_fault;
 	bool vectors;
+	bool irqs_on;
 	u16 nvqs;
 	u16 num_max;
 	struct virtio_lm_vq *vqs;
@@ -234,10 +236,10 @@ void virtio_lm_overlay_config(struct virtio_net_config *config,
 			      const struct virtio_lm_config *overlay);
 
 /* irq.c */
-int virtio_lm_alloc_vectors(struct virtio_lm_vdpa *vlm);
-void virtio_lm_free_vectors(struct virtio_lm_vdpa *vlm);
 int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm);
+int virtio_lm_enable_irqs(struct virtio_lm_vdpa *vlm);
+void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb);
 irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
 

@@ -177,8 +177,9 @@ static void find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_ASID;
 	if (!strcmp(v->mgmt_bus, "pci"))
 		v->caps |= 1 << CAP_UNBIND;
-	if (!access("/proc/self/fail-nth", W_OK) && !access("/sys/kernel/debug/failslab", F_OK) &&
-	    !access("/sys/kernel/debug/fail_page_alloc", F_OK))
+	if (!access("/proc/self/fail-nth", W_OK) &&
+	    !access("/sys/kernel/debug/failslab/reject-start", F_OK) &&
+	    !access("/sys/kernel/debug/fail_page_alloc/reject-start", F_OK))
 		v->caps |= 1 << CAP_FAIL_NTH;
 	if (v->offered & BIT_ULL(VIRTIO_RING_F_EVENT_IDX))
 		v->caps |= 1 << CAP_EVENT_IDX;
