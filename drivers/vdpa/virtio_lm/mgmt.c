@@ -205,6 +205,28 @@ static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
 	virtio_lm_unmap_vqs(vlm);
 }
 
+/* Is this what vhost-vdpa has made of the device? */
+static int virtio_lm_find_node(struct device *child, void *data)
+{
+	struct virtio_lm_vdpa *vlm = data;
+
+	if (!strstarts(dev_name(child), "vhost-vdpa-"))
+		return 0;
+	strscpy(vlm->node, dev_name(child), sizeof(vlm->node));
+	return 1;
+}
+
+static void virtio_lm_tell_waiting(struct work_struct *work)
+{
+	struct virtio_lm_vdpa *vlm = container_of(to_delayed_work(work), struct virtio_lm_vdpa,
+						  waiting);
+
+	guard(mutex)(&vlm->lock);
+	dev_notice(func_dev(vlm->func),
+		   "%s cannot be deleted as long as /dev/%s is open: end %s (pid %d); until then other vdpa commands wait, too\n",
+		   dev_name(&vlm->vdpa.dev), vlm->node, vlm->comm, vlm->user);
+}
+
 /*
  * DMA goes through the function's own IOMMU domain: neither set_map nor dma_map, so one group
  * and one address space. Linux 6.18 put the DMA device into a union.
@@ -261,6 +283,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	vlm->config_irq = -EINVAL;
 	mutex_init(&vlm->lock);
 	spin_lock_init(&vlm->config_call.lock);
+	INIT_DELAYED_WORK(&vlm->waiting, virtio_lm_tell_waiting);
 
 	vlm->vqs = kvcalloc(plan.nvqs, sizeof(*vlm->vqs), GFP_KERNEL);
 	if (!vlm->vqs) {
@@ -282,13 +305,20 @@ err:
 	return ret;
 }
 
+/*
+ * The unregistration may drop the last reference. It waits until nobody has vhost-vdpa's node open,
+ * under the locks of the vDPA core and of whoever removes the function.
+ */
 static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 
-	/* The unregistration may drop the last reference, and waits for a VMM to end */
 	get_device(&vdpa->dev);
+	virtio_lm_leave(vlm);
+	if (device_for_each_child(&vdpa->dev, vlm, virtio_lm_find_node))
+		schedule_delayed_work(&vlm->waiting, HZ);
 	_vdpa_unregister_device(vdpa);
+	cancel_delayed_work_sync(&vlm->waiting);
 	virtio_lm_reset_vdpa(vlm);
 	virtio_lm_teardown(vlm);
 	put_device(&vdpa->dev);

@@ -98,9 +98,16 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	return ret;
 }
 
+/* Also the first that the device hears of a process that has opened it, and the last */
 static int virtio_lm_reset(struct vdpa_device *vdpa)
 {
-	return virtio_lm_reset_vdpa(to_vlm(vdpa));
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+
+	scoped_guard(mutex, &vlm->lock) {
+		vlm->user = task_tgid_nr(current);
+		get_task_comm(vlm->comm, current->group_leader);
+	}
+	return virtio_lm_reset_vdpa(vlm);
 }
 
 /**
@@ -162,7 +169,7 @@ static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 
 	guard(mutex)(&vlm->lock);
 
-	if (virtio_lm_check(vlm, &status))
+	if (virtio_lm_check(vlm, &status) || (vlm->leaving && vlm->status))
 		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	return vlm->status ? vlm->status | (status & VIRTIO_CONFIG_S_NEEDS_RESET) : status;
@@ -181,6 +188,20 @@ void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm)
 
 	if ((virtio_lm_get_status(&vlm->vdpa) & lost) == lost)
 		virtio_lm_call(&vlm->config_call);
+}
+
+/**
+ * virtio_lm_leave - tell the bus that the device is about to be deleted
+ * @vlm: the vDPA device
+ *
+ * It needs a reset, after which it cannot be started any more. Until then it goes on, so that a VMM
+ * can suspend it and read its state. May sleep.
+ */
+void virtio_lm_leave(struct virtio_lm_vdpa *vlm)
+{
+	scoped_guard(mutex, &vlm->lock)
+		vlm->leaving = true;
+	virtio_lm_tell_reset(vlm);
 }
 
 /*
@@ -202,7 +223,9 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	guard(mutex)(&vlm->lock);
 
 	/* Virtio 1.3, 2.1.1: a driver does not clear bits but by a reset */
-	if (vlm->status & ~status)
+	if (vlm->leaving)
+		ret = -ENODEV;
+	else if (vlm->status & ~status)
 		ret = -EINVAL;
 	else if (vlm->status)
 		ret = virtio_lm_check(vlm, &before);

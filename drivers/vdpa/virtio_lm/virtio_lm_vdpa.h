@@ -14,11 +14,13 @@
 #define _VIRTIO_LM_VDPA_H
 
 #include <linux/mutex.h>
+#include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/vdpa.h>
 #include <linux/virtio_lm.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci_modern.h>
+#include <linux/workqueue.h>
 
 #define VIRTIO_LM_DRIVER_NAME	"virtio_lm_vdpa"
 
@@ -159,6 +161,11 @@ struct virtio_lm_config {
  * @num_max: size that every one of them can have
  * @vqs: the virtqueues
  * @config_name: of the configuration interrupt
+ * @leaving: it is about to be deleted, and cannot be started any more
+ * @user: process that opened or reset it last
+ * @comm: its name
+ * @node: of /dev/vhost-vdpa-N, if vhost-vdpa has the device that is about to be deleted
+ * @waiting: tells who keeps it from being deleted
  */
 struct virtio_lm_vdpa {
 	struct vdpa_device vdpa;
@@ -180,6 +187,11 @@ struct virtio_lm_vdpa {
 	u16 num_max;
 	struct virtio_lm_vq *vqs;
 	char config_name[48];
+	bool leaving;
+	pid_t user;
+	char comm[TASK_COMM_LEN];
+	char node[24];
+	struct delayed_work waiting;
 };
 
 static inline struct virtio_lm_vdpa *to_vlm(const struct vdpa_device *vdpa)
@@ -249,6 +261,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
 int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
 void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
+void virtio_lm_leave(struct virtio_lm_vdpa *vlm);
 
 /* stats.c */
 int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,

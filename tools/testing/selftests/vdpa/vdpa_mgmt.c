@@ -5,12 +5,20 @@
  * anew, under the same name; the last thing they do is to make it as it was.
  */
 #include <endian.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "kselftest_harness.h"
 #include "vdpa_nl.h"
 #include "vdpa_util.h"
 
 #define TEST_SECONDS	120
+/* longest wait for word of a removal, from a parent that sends it and from any other */
+#define FAREWELL_MS	20000
+#define NO_FAREWELL_MS	500
+#define DRV_OK		(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
+			 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
 
 static const uint8_t test_mac[6] = { 0x02, 0x5a, 0x17, 0x00, 0xfe, 0x01 };
 
@@ -290,6 +298,100 @@ TEST_F_TIMEOUT(mgmt, again_and_again, TEST_SECONDS)
 		vdpa_close(&self->v);
 		ASSERT_EQ(0, vdpa_nl_dev_del(self->add.name));
 	}
+}
+
+/* How a device is removed, and how its parent is made to work again after that */
+struct removal {
+	int (*remove)(const struct vdpa *v);
+	int (*restore)(const struct vdpa *v);
+};
+
+static int del(const struct vdpa *v)
+{
+	return vdpa_nl_dev_del(v->name);
+}
+
+static int driver_attr(const struct vdpa *v, const char *attr)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "/sys/bus/%s/drivers/%s/%s", v->mgmt_bus, v->parent, attr);
+	return vdpa_write_file(path, v->mgmt_dev);
+}
+
+static int unbind(const struct vdpa *v)
+{
+	return driver_attr(v, "unbind");
+}
+
+static int bind(const struct vdpa *v)
+{
+	return driver_attr(v, "bind");
+}
+
+/*
+ * The removal waits until the device is closed, and its user is told of that: the device needs a
+ * reset (virtio 1.3, 2.1.2), and after that it cannot be started. The user can still stop it in an
+ * orderly way.
+ */
+static void remove_while_open(struct __test_metadata *_metadata, struct _test_data_mgmt *self,
+			      const struct removal *r)
+{
+	int told, config_call, status;
+	struct vdpa *v = &self->v;
+	pid_t pid;
+
+	config_call = eventfd(0, EFD_CLOEXEC);
+	ASSERT_LE(0, config_call);
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SET_CONFIG_CALL, &config_call));
+	ASSERT_EQ(0, vdpa_negotiate(v, UINT64_MAX));
+	ASSERT_EQ(0, vdpa_set_status(v, DRV_OK));
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(v->fd);
+		_exit(-r->remove(v));
+	}
+	told = wait_readable(config_call, deadline(vdpa_must(v, CAP_FAREWELL) ? FAREWELL_MS :
+							   NO_FAREWELL_MS));
+	if (!told) {
+		EXPECT_EQ(DRV_OK | VIRTIO_CONFIG_S_NEEDS_RESET, vdpa_get_status(v));
+		if (vdpa_can(v, CAP_SUSPEND))
+			EXPECT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+		EXPECT_EQ(0, waitpid(pid, &status, WNOHANG)) {
+			TH_LOG("removed while it was open");
+		}
+		EXPECT_EQ(0, vdpa_reset(v));
+		EXPECT_NE(0, vdpa_negotiate(v, UINT64_MAX));
+		v->caps |= 1 << CAP_FAREWELL;
+	}
+	close(config_call);
+	vdpa_close(v);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
+		TH_LOG("%d", status);
+	}
+	if (r->restore)
+		ASSERT_EQ(0, r->restore(v));
+	NEED(v, CAP_FAREWELL);
+}
+
+TEST_F_TIMEOUT(mgmt, deleted_while_open, TEST_SECONDS)
+{
+	static const struct removal r = { .remove = del };
+
+	create(_metadata, self, &self->add);
+	remove_while_open(_metadata, self, &r);
+}
+
+TEST_F_TIMEOUT(mgmt, unbound_while_open, TEST_SECONDS)
+{
+	static const struct removal r = { .remove = unbind, .restore = bind };
+
+	create(_metadata, self, &self->add);
+	NEED(&self->v, CAP_UNBIND);
+	remove_while_open(_metadata, self, &r);
 }
 
 TEST_HARNESS_MAIN
