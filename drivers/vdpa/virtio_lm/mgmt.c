@@ -11,6 +11,27 @@
 
 #include "virtio_lm_vdpa.h"
 
+/*
+ * With CTRL_RX a guest can have the device filter, and it would by its own address. The operations
+ * of the management API have no extack.
+ */
+static int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer,
+			       const struct virtio_net_config *config)
+{
+	if (!is_valid_ether_addr(mac)) {
+		dev_info(func_dev(func), "mac %pM is not a unicast address\n", mac);
+		return -EINVAL;
+	}
+	if (offer & BIT_ULL(VIRTIO_NET_F_CTRL_RX) &&
+	    !ether_addr_equal_unaligned(mac, config->mac)) {
+		dev_info(func_dev(func),
+			 "mac %pM with CTRL_RX (0x%llx): the device would filter for its own %pM\n",
+			 mac, BIT_ULL(VIRTIO_NET_F_CTRL_RX), config->mac);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 /* A vDPA device in the making: what was asked for, held against what the device has */
 struct virtio_lm_plan {
 	struct virtio_lm_config config;
@@ -40,10 +61,6 @@ static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set
 
 	*plan = (struct virtio_lm_plan){ };
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MACADDR)) {
-		if (!is_valid_ether_addr(add->net.mac)) {
-			dev_info(dev, "mac %pM is not a unicast address\n", add->net.mac);
-			return -EINVAL;
-		}
 		ether_addr_copy(plan->config.mac, add->net.mac);
 		plan->config.has_mac = true;
 	}
@@ -83,12 +100,10 @@ static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set
 		return -EINVAL;
 	}
 
-	/* With CTRL_RX a guest can have the device filter, and it would by its own address */
-	if (plan->config.has_mac && plan->offer & BIT_ULL(VIRTIO_NET_F_CTRL_RX) &&
-	    !ether_addr_equal_unaligned(plan->config.mac, config.mac)) {
-		dev_info(dev, "mac %pM with CTRL_RX (0x%llx): the device would filter for its own %pM\n",
-			 plan->config.mac, BIT_ULL(VIRTIO_NET_F_CTRL_RX), config.mac);
-		return -EINVAL;
+	if (plan->config.has_mac) {
+		ret = virtio_lm_check_mac(func, plan->config.mac, plan->offer, &config);
+		if (ret)
+			return ret;
 	}
 
 	ret = virtio_lm_pairs(plan->offer, requested, device_pairs, func->num_queues);
@@ -324,9 +339,50 @@ static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vd
 	put_device(&vdpa->dev);
 }
 
+/*
+ * "vdpa dev set": the address, which is all that the kernel passes on. A driver reads it when it
+ * starts, so not under one that has. The core holds its lock of the configuration for writing.
+ */
+static int virtio_lm_dev_set_attr(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vdpa,
+				  const struct vdpa_dev_set_config *set)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_net_config config;
+	int ret;
+
+	if (set->mask != BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MACADDR)) {
+		dev_info(&vdpa->dev, "only mac can be set\n");
+		return -EOPNOTSUPP;
+	}
+	if (!(vlm->offer & BIT_ULL(VIRTIO_NET_F_MAC))) {
+		dev_info(&vdpa->dev, "mac cannot be set: there is no MAC (0x%llx) in device_features\n",
+			 BIT_ULL(VIRTIO_NET_F_MAC));
+		return -EOPNOTSUPP;
+	}
+
+	guard(mutex)(&vlm->lock);
+
+	if (vlm->status) {
+		dev_info(&vdpa->dev,
+			 "mac cannot be set while the device is in use (status 0x%02x): end its driver first\n",
+			 vlm->status);
+		return -EBUSY;
+	}
+	ret = virtio_lm_read_config(vlm->func, &config);
+	if (!ret)
+		ret = virtio_lm_check_mac(vlm->func, set->net.mac, vlm->offer, &config);
+	if (ret)
+		return ret;
+
+	ether_addr_copy(vlm->config.mac, set->net.mac);
+	vlm->config.has_mac = true;
+	return 0;
+}
+
 static const struct vdpa_mgmtdev_ops virtio_lm_mgmt_ops = {
-	.dev_add = virtio_lm_dev_add,
-	.dev_del = virtio_lm_dev_del,
+	.dev_add	= virtio_lm_dev_add,
+	.dev_del	= virtio_lm_dev_del,
+	.dev_set_attr	= virtio_lm_dev_set_attr,
 };
 
 /**

@@ -146,6 +146,48 @@ TEST_F_TIMEOUT(mgmt, mac, TEST_SECONDS)
 	expect_config(_metadata, &self->v, test_mac, 0);
 }
 
+/* An address can be changed until a driver may have read it, and again when that has gone */
+TEST_F_TIMEOUT(mgmt, mac_set_later, TEST_SECONDS)
+{
+	static const uint8_t multicast[6] = { 0x03, 0x5a, 0x17, 0x00, 0xfe, 0x01 };
+	const uint8_t other[6] = { 0x02, 0x5a, 0x17, 0x00, 0xfe, 0x02 };
+	struct vdpa_nl_add add = self->add;
+	const char *name = add.name;
+	int idle, busy;
+
+	add.set_features = false;
+	create(_metadata, self, &add);
+	idle = vdpa_nl_dev_set_mac(name, test_mac);
+	if (!idle)
+		expect_config(_metadata, &self->v, test_mac, 0);
+	ASSERT_EQ(0, vdpa_negotiate(&self->v, UINT64_MAX));
+	busy = vdpa_nl_dev_set_mac(name, other);
+	if (!idle && busy == -EBUSY)
+		self->v.caps |= 1 << CAP_SET_MAC;
+	NEED(&self->v, CAP_SET_MAC);
+	expect_config(_metadata, &self->v, test_mac, 0);
+
+	ASSERT_EQ(0, vdpa_reset(&self->v));
+	EXPECT_GT(0, vdpa_nl_dev_set_mac(name, multicast));
+	EXPECT_EQ(0, vdpa_nl_dev_set_mac(name, other));
+	expect_config(_metadata, &self->v, other, 0);
+	EXPECT_EQ(-ENODEV, vdpa_nl_dev_set_mac("there_is_none", other));
+}
+
+/* Where the device has no MAC to tell of, none is set in vain */
+TEST_F_TIMEOUT(mgmt, mac_set_without_feature, TEST_SECONDS)
+{
+	struct vdpa_nl_add add = self->add;
+
+	add.mac = NULL;
+	add.set_mtu = false;
+	add.features = BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	create(_metadata, self, &add);
+	if (vdpa_nl_dev_set_mac(add.name, test_mac) == -EOPNOTSUPP)
+		self->v.caps |= 1 << CAP_SET_MAC;
+	NEED(&self->v, CAP_SET_MAC);
+}
+
 TEST_F_TIMEOUT(mgmt, mtu, TEST_SECONDS)
 {
 	static const uint16_t values[] = { 68, 1280, 1499, 1500 };

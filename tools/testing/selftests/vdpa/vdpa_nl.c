@@ -261,6 +261,21 @@ int vdpa_nl_dev_add(const struct vdpa_nl_add *add)
 	return nl_call(&m, NULL, NULL);
 }
 
+int vdpa_nl_dev_set_mac(const char *name, const uint8_t *mac)
+{
+	struct nl_msg m;
+	uint16_t family;
+	int ret;
+
+	ret = vdpa_family(&family);
+	if (ret)
+		return ret;
+	msg_init(&m, family, VDPA_CMD_DEV_ATTR_SET);
+	msg_put_str(&m, VDPA_ATTR_DEV_NAME, name);
+	msg_put(&m, VDPA_ATTR_DEV_NET_CFG_MACADDR, mac, 6);
+	return nl_call(&m, NULL, NULL);
+}
+
 int vdpa_nl_dev_del(const char *name)
 {
 	struct nl_msg m;

@@ -52,6 +52,7 @@ int vdpa_nl_config_get(const char *name, struct vdpa_nl_info *info);
 int vdpa_nl_mgmt_get(const char *bus, const char *dev, struct vdpa_nl_info *info);
 int vdpa_nl_vstats_get(const char *name, uint32_t vq, struct vdpa_nl_info *info);
 int vdpa_nl_dev_add(const struct vdpa_nl_add *add);
+int vdpa_nl_dev_set_mac(const char *name, const uint8_t *mac);
 int vdpa_nl_dev_del(const char *name);
 
 #endif /* VDPA_NL_H */
