@@ -4,6 +4,7 @@
  * what the function has and what the administrator asks for, "vdpa dev del" undoes it.
  */
 #include <linux/etherdevice.h>
+#include <linux/iommu.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
 #include <linux/virtio_config.h>
@@ -81,10 +82,17 @@ static int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set
 	else
 		plan->offer |= virtio_lm_overlay_features(&plan->config);
 
+	missing = plan->offer & ~func->mgmt.supported_features;
+	if (missing) {
+		dev_info(dev, "device_features 0x%llx: there is no 0x%llx here, at most 0x%llx\n",
+			 plan->offer, missing, func->mgmt.supported_features);
+		return -EINVAL;
+	}
 	missing = plan->offer & ~(func->features | virtio_lm_overlay_features(&plan->config));
 	if (missing) {
-		dev_info(dev, "device_features 0x%llx: there is no 0x%llx here\n",
-			 plan->offer, missing);
+		dev_info(dev, "device_features 0x%llx: 0x%llx needs %s as well, the device has none of its own\n",
+			 plan->offer, missing,
+			 missing & BIT_ULL(VIRTIO_NET_F_MTU) ? "mtu" : "mac");
 		return -EINVAL;
 	}
 	missing = (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)) & ~plan->offer;
@@ -265,6 +273,41 @@ static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const
 	return vlm;
 }
 
+static int virtio_lm_count(struct device *dev, void *count)
+{
+	++*(unsigned int *)count;
+	return 0;
+}
+
+/*
+ * What vhost-vdpa will say of it when it is opened is an errno alone. virtio_vdpa does not need an
+ * IOMMU, so none of this is a reason to refuse the device.
+ */
+static void virtio_lm_tell_iommu(struct virtio_lm_func *func)
+{
+	struct device *dev = func_dev(func);
+	struct iommu_domain *domain;
+	struct iommu_group *group;
+	unsigned int count = 0;
+
+	group = iommu_group_get(dev);
+	if (!group) {
+		dev_warn(dev, "no IOMMU: /dev/vhost-vdpa-N will not open (error 524), only virtio_vdpa works\n");
+		return;
+	}
+	iommu_group_for_each_dev(group, &count, virtio_lm_count);
+	if (!device_iommu_capable(dev, IOMMU_CAP_CACHE_COHERENCY))
+		dev_warn(dev, "IOMMU without cache coherency: /dev/vhost-vdpa-N will not open (error 524), only virtio_vdpa works\n");
+	else if (count > 1)
+		dev_warn(dev, "IOMMU group %d has %u functions: /dev/vhost-vdpa-N will not open (Invalid argument), only virtio_vdpa works\n",
+			 iommu_group_id(group), count);
+	iommu_group_put(group);
+
+	domain = iommu_get_domain_for_dev(dev);
+	if (domain && domain->type == IOMMU_DOMAIN_IDENTITY)
+		dev_notice(dev, "IOMMU passes through what is not vhost-vdpa's (iommu=pt): with virtio_vdpa the device reaches all memory\n");
+}
+
 static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 			     const struct vdpa_dev_set_config *add)
 {
@@ -274,6 +317,11 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	struct virtio_lm_plan plan;
 	int ret;
 
+	/* The driver core would complain of the first, and "vdpa dev del" not find the second */
+	if (!*name || strchr(name, '/')) {
+		dev_info(&pdev->dev, "cannot add \"%s\": a name is not empty and has no /\n", name);
+		return -EINVAL;
+	}
 	if (func->vlm) {
 		dev_info(&pdev->dev, "cannot add %s: the function is already %s\n",
 			 name, dev_name(&func->vlm->vdpa.dev));
@@ -310,6 +358,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	ret = virtio_lm_setup(vlm, &plan);
 	if (ret)
 		goto err;
+	virtio_lm_tell_iommu(func);
 	ret = _vdpa_register_device(&vlm->vdpa, vlm->nvqs);
 	if (!ret)
 		return 0;

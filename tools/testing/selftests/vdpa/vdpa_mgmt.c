@@ -327,6 +327,27 @@ TEST_F_TIMEOUT(mgmt, names, TEST_SECONDS)
 	EXPECT_EQ(0, strcmp(info.mgmt_dev, self->add.mgmt_dev));
 }
 
+/* What no device can be called is refused, before the driver core warns of it */
+TEST_F_TIMEOUT(mgmt, bad_names, TEST_SECONDS)
+{
+	static const char * const names[] = { "", "/", "a/b" };
+	struct vdpa_nl_add add = self->add;
+	size_t i;
+
+	create(_metadata, self, &self->add);
+	if (vdpa_must(&self->v, CAP_NAMES))
+		self->v.caps |= 1 << CAP_NAMES;
+	NEED(&self->v, CAP_NAMES);
+	vdpa_close(&self->v);
+	ASSERT_EQ(0, vdpa_nl_dev_del(add.name));
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		add.name = names[i];
+		EXPECT_EQ(-EINVAL, vdpa_nl_dev_add(&add)) {
+			TH_LOG("\"%s\"", names[i]);
+		}
+	}
+}
+
 /* Deleted and created over and over, opened or not, it is the same device each time */
 TEST_F_TIMEOUT(mgmt, again_and_again, TEST_SECONDS)
 {

@@ -36,6 +36,7 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_VSTATS]		= "vstats",
 	[CAP_PROVISION]		= "provision",
 	[CAP_MAX_VQP]		= "max_vqp",
+	[CAP_NAMES]		= "names",
 	[CAP_SET_MAC]		= "set_mac",
 	[CAP_FAREWELL]		= "farewell",
 	[CAP_START_KICKS]	= "start_kicks",
@@ -61,7 +62,7 @@ static const struct {
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
 	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
 	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND |
-	  1 << CAP_SET_MAC | 1 << CAP_FAREWELL },
+	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL },
 	{ "vdpasim_net",
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
 	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },

@@ -38,6 +38,7 @@ enum vdpa_cap {
 	CAP_VSTATS,		/* vendor statistics */
 	CAP_PROVISION,		/* mac, mtu and features are given at creation */
 	CAP_MAX_VQP,		/* so is the number of queue pairs */
+	CAP_NAMES,		/* a bad name is refused, and not tried: some kernels warn of it */
 	CAP_SET_MAC,		/* so can the MAC be later, while nobody uses the device */
 	CAP_FAREWELL,		/* whoever has it open is told that it is about to be removed */
 	CAP_START_KICKS,	/* a start and a resume count as a kick */
