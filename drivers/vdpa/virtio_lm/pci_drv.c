@@ -209,6 +209,7 @@ static void virtio_lm_remove(struct pci_dev *pdev)
 {
 	struct virtio_lm_func *func = pci_get_drvdata(pdev);
 
+	pci_disable_sriov(pdev);
 	vdpa_mgmtdev_unregister(&func->mgmt);	/* deletes the vDPA device too */
 	pci_clear_master(pdev);
 	virtio_lm_unmap(func);
@@ -216,6 +217,23 @@ static void virtio_lm_remove(struct pci_dev *pdev)
 	kfree(func->saved);
 	pci_disable_device(pdev);
 	kfree(func);
+}
+
+/*
+ * Virtio 1.3, 6: a driver that has once negotiated SR_IOV, up to FEATURES_OK, may have virtual
+ * functions whatever is reset after that. probe() has, see virtio_lm_identify(); whether a vDPA
+ * device is made of this function, offers the feature, or runs, is no matter of theirs.
+ */
+static int virtio_lm_sriov_configure(struct pci_dev *pdev, int num_vfs)
+{
+	struct virtio_lm_func *func = pci_get_drvdata(pdev);
+
+	if (!(func->features & BIT_ULL(VIRTIO_F_SR_IOV))) {
+		dev_info(&pdev->dev, "device does not offer SR_IOV (0x%llx): no virtual functions\n",
+			 BIT_ULL(VIRTIO_F_SR_IOV));
+		return -EOPNOTSUPP;
+	}
+	return pci_sriov_configure_simple(pdev, num_vfs);
 }
 
 /*
@@ -337,6 +355,7 @@ static struct pci_driver virtio_lm_pci_driver = {
 	.probe		= virtio_lm_probe,
 	.remove		= virtio_lm_remove,
 	.err_handler	= &virtio_lm_err_handler,
+	.sriov_configure = virtio_lm_sriov_configure,
 	.driver.pm	= pm_sleep_ptr(&virtio_lm_pm_ops),
 };
 module_pci_driver(virtio_lm_pci_driver);
