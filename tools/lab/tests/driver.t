@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The driver builds without a word from compiler (W=1) and sparse (C=1).
+# The driver builds without a word from compiler (W=1) and sparse (C=1), and against a kernel that
+# it is not for it does not begin to, and says why.
 . "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/driver-build
 log=$out.log
@@ -18,5 +19,40 @@ modinfo -F license "$out/virtio_lm_vdpa.ko" | grep -qx GPL
 ok $? "the module is GPL"
 modinfo -F alias "$out/virtio_lm_vdpa.ko" | grep -q 'pci:v00001AF4.*sd00004C4D'
 ok $? "the module is matched to functions of the device, by their subsystem id"
+
+# refused WHAT REASON MAKE-ARGUMENT...: a build that says this in one line, and compiles nothing
+refused()
+{
+	what=$1 reason=$2
+	shift 2
+	! make "$@" M="$out.refused" modules >"$out.said" 2>&1 &&
+		[ "$(grep -c '\*\*\* virtio_lm_vdpa: ' "$out.said")" = 1 ] &&
+		grep -q -e "$reason" "$out.said" && ! grep -q '^  CC ' "$out.said"
+	status=$?
+	ok $status "$what"
+	[ $status = 0 ] || sed 's/^/# /' "$out.said"
+}
+
+set -- /lib/modules/*/build
+headers=$(realpath "$1")
+rm -rf "$out.refused" "$out.old"
+cp -r /virtio-lm/src/drivers/vdpa/virtio_lm "$out.refused"
+refused "a kernel without an option that it needs is refused, by the option's name" \
+	'without CONFIG_VIRTIO_PCI_LIB\.' -C "$headers" CONFIG_VIRTIO_PCI_LIB=
+refused "a kernel without several of them is, too" \
+	'without CONFIG_VDPA CONFIG_IOMMU_API\.' -C "$headers" CONFIG_VDPA= CONFIG_IOMMU_API=
+# these headers, but with the bus as it was before
+common=$(dirname "$(sed -n 's/^include //p' "$headers/Makefile")")
+mkdir "$out.old"
+cp -rs "$common" "$out.old/common"
+cp -rs "$headers" "$out.old/build"
+rm "$out.old/common/include/linux/vdpa.h" "$out.old/build/Makefile"
+grep -v dev_set_attr "$common/include/linux/vdpa.h" >"$out.old/common/include/linux/vdpa.h"
+sed "s,^include .*,include $out.old/common/Makefile," "$headers/Makefile" >"$out.old/build/Makefile"
+refused "a kernel whose vDPA bus is too old is refused, and the first that is not is named" \
+	'too old, Linux 6.12 or newer' -C "$out.old/build"
+make -C "$headers" M="$out.refused" clean >"$out.said" 2>&1
+ok $? "what was built can be removed whatever the kernel is"
+rm -rf "$out.refused" "$out.old"
 
 finish
