@@ -29,7 +29,7 @@ refused()
 # where vdpa comes from, for modprobe
 vdpa()
 {
-	modprobe --dirname "$INSTALL_MOD_PATH" --set-version "$release" --show-depends vdpa | tail -n 1
+	modprobe --dirname "$INSTALL_MOD_PATH" --set-version "$release" --show-depends "${1-vdpa}" | tail -n 1
 }
 
 set -- /lib/modules/*/build
@@ -68,15 +68,30 @@ mkdir -p "$kernel/kernel/drivers"
 cp /lib/modules/"$release"/modules.builtin* /lib/modules/"$release"/modules.order "$kernel"
 cp -r "/lib/modules/$release/kernel/drivers/vdpa" "/lib/modules/$release/kernel/drivers/vhost" "$kernel/kernel/drivers"
 depmod -b "$INSTALL_MOD_PATH" "$release" 2>/dev/null
+# another driver of the same name, where DKMS puts one: depmod would choose whichever it comes upon last
+mkdir -p "$kernel/updates/dkms"
+cp "$out/virtio_lm_vdpa.ko" "$kernel/updates/dkms"
+depmod -b "$INSTALL_MOD_PATH" "$release" 2>/dev/null
 before=$(vdpa)
 "$tool" install "$out" >"$out.said" 2>&1
 ok $? "it is installed"
 vdpa | grep -q /updates/virtio-lm-log/vdpa.ko
 ok $? "and comes before the kernel's own"
+vdpa virtio_lm_vdpa | grep -q /updates/virtio-lm-log/virtio_lm_vdpa.ko
+ok $? "and before another driver of the same name, which was there first"
+# and one that comes later
+cp "$out/virtio_lm_vdpa.ko" "$kernel/updates"
+depmod -b "$INSTALL_MOD_PATH" -C "$INSTALL_MOD_PATH/etc/depmod.d" "$release" 2>/dev/null
+vdpa virtio_lm_vdpa | grep -q /updates/virtio-lm-log/virtio_lm_vdpa.ko
+ok $? "and before one that is installed afterwards"
 "$tool" remove -k "$release" >"$out.said" 2>&1
 ok $? "it is removed"
 [ "$(vdpa)" = "$before" ] && [ ! -e "$kernel/updates/virtio-lm-log" ]
 ok $? "and the kernel's own are there again"
+vdpa virtio_lm_vdpa | grep -q /updates/
+ok $? "and so is the other driver"
+[ ! -e "$INSTALL_MOD_PATH/etc/depmod.d/virtio-lm-log.conf" ]
+ok $? "and depmod has nothing left to prefer"
 "$tool" remove -k "$release" >"$out.said" 2>&1
 refused "what is not installed is not removed" "nothing installed"
 
