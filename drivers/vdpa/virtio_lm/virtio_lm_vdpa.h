@@ -86,7 +86,8 @@ struct virtio_lm_cb {
 
 /**
  * struct virtio_lm_vq - one virtqueue
- * @call: its callback
+ * @call: what its interrupt invokes: @cb while it runs, else nothing
+ * @cb: the bus's callback
  * @notify: its doorbell
  * @doorbell: the doorbell's page, if a VMM may map it; else empty
  * @kicks: how often the driver rang @notify
@@ -97,14 +98,17 @@ struct virtio_lm_cb {
  * @desc: address of the descriptor area to enable it with
  * @driver: address of the driver area to enable it with
  * @device: address of the device area to enable it with
- * @state: LM_RING_STATE to enable it with, if @has_state
+ * @state: to enable it with, as the bus gave it, if @has_state
  * @has_state: the bus has set @state since the last reset
+ * @packed: @state is that of a packed ring: the bus had negotiated one when it set it
+ * @ready: the bus wants it to run. Before DRIVER_OK that is a wish
  * @enabled: the device has it enabled
- * @ready: the bus wants it to run
+ * @running: both: kicks and callbacks pass
  * @name: of its interrupt
  */
 struct virtio_lm_vq {
 	struct virtio_lm_cb call;
+	struct vdpa_callback cb;
 	void __iomem *notify;
 	struct vdpa_notification_area doorbell;
 	atomic64_t kicks;
@@ -115,10 +119,12 @@ struct virtio_lm_vq {
 	u64 desc;
 	u64 driver;
 	u64 device;
-	u32 state;
+	struct vdpa_vq_state state;
 	bool has_state;
-	bool enabled;
+	bool packed;
 	bool ready;
+	bool enabled;
+	bool running;
 	char name[48];
 };
 
@@ -148,8 +154,9 @@ struct virtio_lm_config {
  * @config: overlay on the device's configuration
  * @config_call: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
- * @status: device status last written
+ * @status: device status that the bus has set, less what could not be carried out
  * @lost: the function was reset from outside, or is about to be, and the bus has not reset it since
+ * @failed: the device has not done what the bus asked for, and only a reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
@@ -170,6 +177,7 @@ struct virtio_lm_vdpa {
 	int config_irq;
 	u8 status;
 	bool lost;
+	bool failed;
 	bool suspended;
 	bool logging;
 	bool log_fault;
