@@ -87,6 +87,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 		vq->ready = false;
 		vq->enabled = false;
 		vq->has_state = false;
+		vq->unknown = false;
 		vq->num = vq->num_max;
 		vq->desc = 0;
 		vq->driver = 0;
@@ -376,6 +377,7 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 	if (!vq->enabled) {
 		vq->state = *state;
 		vq->has_state = true;
+		vq->unknown = false;
 		vq->packed = virtio_lm_packed(vlm);
 		return 0;
 	}
@@ -428,8 +430,8 @@ static int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa
 
 /*
  * Of a queue that runs, the state is old before it is read; a VMM that restored it would
- * repeat or lose packets. It has to suspend first. That the queue is not ready does not do:
- * see virtio_lm_stop_vq().
+ * repeat or lose packets. It has to suspend first. One that was made not ready has stopped, where
+ * the device has RING_RESET, and its state is what virtio_lm_stop_vq() has read.
  */
 static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_state *state)
 {
@@ -443,6 +445,8 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 
 	guard(mutex)(&vlm->lock);
 
+	if (vq->unknown)
+		return -EIO;
 	/* Without DRIVER_OK nothing has moved, enabled or not */
 	if (!vq->enabled || !(vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
 		if (vq->has_state)
@@ -485,6 +489,8 @@ static int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 	/* Nobody has set the addresses. QEMU's device takes 0 for a queue without rings, too */
 	if (!vq->desc)
 		return -EFAULT;
+	if (vq->unknown)
+		return -EIO;
 	if (!vq->has_state)
 		return 0;
 	/* A state that was given for a ring of the other kind means nothing in this one */
@@ -537,9 +543,6 @@ static int virtio_lm_reset_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 	struct virtio_pci_modern_common_cfg __iomem *cfg;
 	u16 value;
 	int ret;
-
-	if (mdev->common_len < offsetofend(struct virtio_pci_modern_common_cfg, queue_reset))
-		return -EIO;
 
 	/* vp_modern_set_queue_reset() would wait for ever */
 	cfg = (struct virtio_pci_modern_common_cfg __iomem *)mdev->common;
@@ -601,23 +604,65 @@ static int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	return ret;
 }
 
+static bool virtio_lm_has_queue_reset(struct virtio_lm_vdpa *vlm)
+{
+	return virtio_lm_driver_features(vlm->features, vlm->func->features,
+					 vlm->func->mdev.common_len) & BIT_ULL(VIRTIO_F_RING_RESET);
+}
+
+/*
+ * A queue that is reset forgets where it stood, and one that runs does not say it exactly. So the
+ * device is suspended for as long as it takes to read the state and to reset the queue: nothing is
+ * in flight then. The other queues wait for some register accesses, and lose nothing: a resume
+ * counts as a kick of each.
+ *
+ * If the device does not suspend, or does not tell, the queue is reset all the same: it must not
+ * write to the memory of a VMM that takes it for stopped. Then it is unknown where it stood.
+ */
+static int virtio_lm_quiesce_vq(struct virtio_lm_vdpa *vlm, u16 idx)
+{
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	bool suspend = !vlm->suspended;
+	int state, reset, resume = 0;
+
+	state = suspend ? virtio_lm_suspend(vlm->func) : 0;
+	if (state)
+		suspend = false;
+	else
+		state = virtio_lm_read_state(vlm, idx, &vq->state);
+	vq->has_state = !state;
+	vq->unknown = state;
+	vq->packed = virtio_lm_packed(vlm);
+
+	reset = virtio_lm_reset_vq(vlm, vq);
+	vq->enabled = reset;
+	if (suspend)
+		resume = virtio_lm_resume(vlm->func);
+
+	return reset ?: state ?: resume;
+}
+
 /*
  * A driver must not write 0 to queue_enable (virtio 1.3, 4.1.4.3.2), and QEMU breaks the device
  * of one that does. So without RING_RESET a queue that is no longer wanted stays enabled
  * until the next device reset, which in a VMM's stop comes right after; until then it is only
- * no longer kicked.
+ * no longer kicked and no longer heard.
+ *
+ * The device's last interrupt may be on its way yet. So the callback is invoked once more,
+ * and not again after this.
  */
 static int virtio_lm_stop_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 {
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
 	int ret = 0;
+	u8 status;
 
+	WRITE_ONCE(vq->running, false);
+	/* A device that was reset from outside has no queue to stop */
+	if (vq->enabled && virtio_lm_has_queue_reset(vlm) && !virtio_lm_check(vlm, &status))
+		ret = virtio_lm_quiesce_vq(vlm, idx);
+	virtio_lm_call(&vq->call);
 	virtio_lm_run_vq(vq, false);
-	if (vq->enabled && (vlm->features & BIT_ULL(VIRTIO_F_RING_RESET))) {
-		ret = virtio_lm_reset_vq(vlm, vq);
-		vq->enabled = ret != 0;
-		vq->has_state = false;
-	}
 	return ret;
 }
 
@@ -671,8 +716,8 @@ static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
 		return -EPROTO;
 	}
 
-	/* What the driver brings along, the device does not know of */
-	vp_modern_set_features(mdev, vlm->features & vlm->func->features);
+	vp_modern_set_features(mdev, virtio_lm_driver_features(vlm->features, vlm->func->features,
+							       mdev->common_len));
 	vp_modern_set_status(mdev, status);
 	if (vp_modern_get_status(mdev) & VIRTIO_CONFIG_S_FEATURES_OK)
 		return 0;

@@ -99,7 +99,8 @@ struct virtio_lm_cb {
  * @driver: address of the driver area to enable it with
  * @device: address of the device area to enable it with
  * @state: to enable it with, as the bus gave it, if @has_state
- * @has_state: the bus has set @state since the last reset
+ * @has_state: the bus has set @state since the last reset, or the queue has stopped there
+ * @unknown: it has stopped, and the device has not told where
  * @packed: @state is that of a packed ring: the bus had negotiated one when it set it
  * @ready: the bus wants it to run. Before DRIVER_OK that is a wish
  * @enabled: the device has it enabled
@@ -121,6 +122,7 @@ struct virtio_lm_vq {
 	u64 device;
 	struct vdpa_vq_state state;
 	bool has_state;
+	bool unknown;
 	bool packed;
 	bool ready;
 	bool enabled;
@@ -230,6 +232,7 @@ int virtio_lm_get_log_status(struct vdpa_device *vdpa);
 /* features.c */
 u64 virtio_lm_usable_features(u64 device, u32 caps);
 u64 virtio_lm_overlay_features(const struct virtio_lm_config *config);
+u64 virtio_lm_driver_features(u64 bus, u64 usable, size_t common_len);
 u64 virtio_lm_default_features(u64 usable);
 u64 virtio_lm_orphan_features(u64 offer);
 bool virtio_lm_multiqueue(u64 offer);

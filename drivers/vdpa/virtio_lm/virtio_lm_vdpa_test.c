@@ -198,6 +198,20 @@ static void provisioned_fields_bring_their_bits(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&mtu), BIT_ULL(VIRTIO_NET_F_MTU));
 }
 
+static void ring_reset_is_for_the_driver(struct kunit *test)
+{
+	size_t len = offsetofend(struct virtio_pci_modern_common_cfg, queue_reset);
+	u64 reset = BIT_ULL(VIRTIO_F_RING_RESET);
+	u64 mac = BIT_ULL(VIRTIO_NET_F_MAC);
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST, MUST | reset, len), MUST | reset);
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST, MUST, len), MUST);
+	/* there is no register for it */
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST, MUST | reset, len - 1), MUST);
+	/* a provisioned MAC is not the device's */
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST | mac, MUST, len), MUST);
+}
+
 static void pairs_without_multiqueue(struct kunit *test)
 {
 	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 1, 2), 1);
@@ -277,6 +291,7 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
 	KUNIT_CASE(provisioned_fields_bring_their_bits),
+	KUNIT_CASE(ring_reset_is_for_the_driver),
 	KUNIT_CASE(pairs_without_multiqueue),
 	KUNIT_CASE(pairs_with_multiqueue),
 	KUNIT_CASE(control_queue_keeps_its_place),
