@@ -131,7 +131,7 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 	u64 offset;
 	int i;
 
-	vlm->num_max = U16_MAX;
+	vlm->num_max = 0;
 	for (i = 0; i < vlm->nvqs; i++) {
 		vq = &vlm->vqs[i];
 		spin_lock_init(&vq->call.lock);
@@ -140,7 +140,7 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 
 		vq->num_max = vp_modern_get_queue_size(mdev, vq->hw);
 		vq->num = vq->num_max;
-		vlm->num_max = min(vlm->num_max, vq->num_max);
+		vlm->num_max = max(vlm->num_max, vq->num_max);
 		if (!vq->num_max || vq->num_max > VIRTIO_LM_VQ_NUM_MAX) {
 			dev_err(func_dev(func), "vq %u: device names a size of %u\n",
 				vq->hw, vq->num_max);

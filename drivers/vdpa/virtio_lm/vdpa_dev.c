@@ -36,6 +36,10 @@ static u32 virtio_lm_get_vendor_id(struct vdpa_device *vdpa)
 	return to_vlm(vdpa)->func->mdev.id.vendor;
 }
 
+/*
+ * The bus knows of one size for all queues, so it is that of the largest: the least, of a control
+ * virtqueue, would make every ring small. What each has, get_vq_size tells.
+ */
 static u16 virtio_lm_get_vq_num_max(struct vdpa_device *vdpa)
 {
 	return to_vlm(vdpa)->num_max;
@@ -484,7 +488,8 @@ static int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 {
 	bool packed = virtio_lm_packed(vlm);
 
-	if (!vq->num || vq->num > vq->num_max || (!packed && !is_power_of_2(vq->num)))
+	/* Of a size above the queue's own it is the device's to say: VMMs take num_max for each */
+	if (!vq->num || vq->num > vlm->num_max || (!packed && !is_power_of_2(vq->num)))
 		return -EINVAL;
 	/* Nobody has set the addresses. QEMU's device takes 0 for a queue without rings, too */
 	if (!vq->desc)
@@ -506,6 +511,7 @@ static int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
 	u32 ring;
+	u16 num;
 	int ret;
 
 	if (vq->has_state) {
@@ -517,8 +523,9 @@ static int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 
 	/* A queue that the negotiated features do without does not take a size */
 	vp_modern_set_queue_size(mdev, vq->hw, vq->num);
-	if (vp_modern_get_queue_size(mdev, vq->hw) != vq->num)
-		return -ENOENT;
+	num = vp_modern_get_queue_size(mdev, vq->hw);
+	if (num != vq->num)
+		return num ? -ERANGE : -ENOENT;
 
 	vp_modern_queue_address(mdev, vq->hw, vq->desc, vq->driver, vq->device);
 	if (vp_modern_queue_vector(mdev, vq->hw, idx) != idx)

@@ -164,7 +164,7 @@ struct virtio_lm_config {
  * @log_fault: it wrote one that it could not log, and the bus has not been told
  * @vectors: MSI-X vectors are allocated
  * @nvqs: virtqueues in @vqs
- * @num_max: size that every one of them can have
+ * @num_max: size of the largest of them
  * @vqs: the virtqueues
  * @config_name: of the configuration interrupt
  */
