@@ -369,6 +369,7 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+	bool packed;
 	u8 status;
 	u32 ring;
 	int ret;
@@ -378,19 +379,26 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 
 	guard(mutex)(&vlm->lock);
 
+	if (vq->enabled && !vlm->suspended)
+		return -EBUSY;
+
+	/* The size may be set after this, so it counts only if the queue has one already */
+	packed = virtio_lm_packed(vlm);
+	ring = virtio_lm_ring_encode(state, packed);
+	if (!virtio_lm_ring_valid(ring, packed, vq->enabled ? vq->num : VIRTIO_LM_VQ_NUM_MAX)) {
+		dev_err_ratelimited(&vdpa->dev,
+				    "vq %u: no ring can go on from state 0x%08x\n", idx, ring);
+		return -ERANGE;
+	}
+
 	if (!vq->enabled) {
 		vq->state = *state;
 		vq->has_state = true;
 		vq->unknown = false;
-		vq->packed = virtio_lm_packed(vlm);
+		vq->packed = packed;
 		return 0;
 	}
 
-	if (!vlm->suspended)
-		return -EBUSY;
-	ring = virtio_lm_ring_encode(state, virtio_lm_packed(vlm));
-	if (!virtio_lm_ring_valid(ring, virtio_lm_packed(vlm), vq->num))
-		return -ERANGE;
 	ret = virtio_lm_check(vlm, &status);
 	if (ret)
 		return ret;

@@ -125,10 +125,26 @@ static void ring_packed_keeps_both_halves(struct kunit *test)
 static void ring_packed_stays_in_the_ring(struct kunit *test)
 {
 	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80008000, true, 256));
-	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x00ff80ff, true, 256));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80008100, true, 256));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x81008000, true, 256));
 	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0xffffffff, false, 256));
+}
+
+static void ring_packed_can_go_on(struct kunit *test)
+{
+	/* empty, on either lap */
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x00050005, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80ff80ff, true, 256));
+	/* one descriptor, and all but one, in flight */
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80048005, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x800080ff, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80068005 ^ 0x8000, true, 256));
+	/* all of them, on either lap */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x00008000, true, 256));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80050005, true, 256));
+	/* used ahead of available */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80068005, true, 256));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80040005, true, 256));
 }
 
 static void default_offer_suits_shadow_virtqueues(struct kunit *test)
@@ -287,6 +303,7 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(ring_split_writes_used_as_avail),
 	KUNIT_CASE(ring_packed_keeps_both_halves),
 	KUNIT_CASE(ring_packed_stays_in_the_ring),
+	KUNIT_CASE(ring_packed_can_go_on),
 	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
