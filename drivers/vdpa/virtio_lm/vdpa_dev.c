@@ -797,11 +797,14 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	u8 was, add;
 	int ret = 0;
 
-	status &= VIRTIO_LM_DRIVER_STATUS;
 	if (!status) {
 		virtio_lm_reset_vdpa(vlm);
 		return;
 	}
+	/* Bits that no driver sets are no reset, though they come alone */
+	status &= VIRTIO_LM_DRIVER_STATUS;
+	if (!status)
+		return;
 
 	guard(mutex)(&vlm->lock);
 
