@@ -10,9 +10,16 @@
 
 #include "virtio_lm_vdpa.h"
 
-/* The driver would have to act on these and does not: what a doorbell takes, admin queues */
+/* Virtio 1.3, 5.1.3: not every kernel that this is built with knows of it */
+#define VIRTIO_LM_NET_F_HASH_TUNNEL	51
+
+/*
+ * The driver would have to act on these and does not: what a doorbell takes, admin queues. The
+ * field of HASH_TUNNEL is behind VIRTIO_LM_CONFIG_SIZE.
+ */
 #define VIRTIO_LM_F_UNUSABLE	(BIT_ULL(VIRTIO_F_NOTIF_CONFIG_DATA) | \
-				 BIT_ULL(VIRTIO_F_ADMIN_VQ))
+				 BIT_ULL(VIRTIO_F_ADMIN_VQ) | \
+				 BIT_ULL(VIRTIO_LM_NET_F_HASH_TUNNEL))
 
 /*
  * What the shadow virtqueues of a stock QEMU accept (hw/virtio/vhost-shadow-virtqueue.c and

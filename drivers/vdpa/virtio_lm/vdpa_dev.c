@@ -249,7 +249,7 @@ static u64 virtio_lm_get_driver_features(struct vdpa_device *vdpa)
 
 static size_t virtio_lm_get_config_size(struct vdpa_device *vdpa)
 {
-	return sizeof(struct virtio_net_config);
+	return VIRTIO_LM_CONFIG_SIZE;
 }
 
 /* A configuration that cannot be read is all zeroes: an invalid address and a link down */
@@ -260,11 +260,11 @@ static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
 	struct virtio_net_config config;
 
 	memset(buf, 0, len);
-	if (offset >= sizeof(config) || virtio_lm_read_config(vlm->func, &config))
+	if (offset >= VIRTIO_LM_CONFIG_SIZE || virtio_lm_read_config(vlm->func, &config))
 		return;
 
 	virtio_lm_overlay_config(&config, &vlm->config);
-	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, sizeof(config) - offset));
+	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, VIRTIO_LM_CONFIG_SIZE - offset));
 }
 
 /* No field of it is writable for a driver (virtio 1.3, 5.1.4) */

@@ -25,6 +25,12 @@
 /* Pause between two looks at a register that the device is to change */
 #define VIRTIO_LM_POLL_US	50
 
+/*
+ * As far as the configuration is shown: up to what virtio 1.2 has in it (5.1.4). A guest sees the
+ * same of it whatever header this is built with.
+ */
+#define VIRTIO_LM_CONFIG_SIZE	offsetofend(struct virtio_net_config, supported_hash_types)
+
 /* Virtio 1.3, 2.7 and 2.8: no virtqueue is larger */
 #define VIRTIO_LM_VQ_NUM_MAX	32768
 

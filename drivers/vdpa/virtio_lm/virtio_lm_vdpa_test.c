@@ -199,8 +199,14 @@ static void packed_needs_its_capability(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(packed, VIRTIO_LM_CAP_SUSPEND), 0);
 	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(packed, VIRTIO_LM_CAP_PACKED), packed);
 	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(BIT_ULL(VIRTIO_F_NOTIF_CONFIG_DATA) |
-							BIT_ULL(VIRTIO_F_ADMIN_VQ) | MUST, U32_MAX),
+							BIT_ULL(VIRTIO_F_ADMIN_VQ) | BIT_ULL(51) |
+							MUST, U32_MAX),
 			MUST);
+}
+
+static void config_is_the_same_for_every_build(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, VIRTIO_LM_CONFIG_SIZE, 24);
 }
 
 static void provisioned_fields_bring_their_bits(struct kunit *test)
@@ -307,6 +313,7 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
+	KUNIT_CASE(config_is_the_same_for_every_build),
 	KUNIT_CASE(provisioned_fields_bring_their_bits),
 	KUNIT_CASE(ring_reset_is_for_the_driver),
 	KUNIT_CASE(pairs_without_multiqueue),
