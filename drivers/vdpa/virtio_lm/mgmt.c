@@ -158,7 +158,9 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 				vq->hw, offset, func->notify.offset, func->notify.length);
 			goto err;
 		}
-		if (virtio_lm_doorbell_mappable(&func->notify, offset,
+		/* A VMM writes the bus's index into the page, and the device takes its own only */
+		if (vq->hw == i &&
+		    virtio_lm_doorbell_mappable(&func->notify, offset,
 						mdev->notify_offset_multiplier, pa, PAGE_SIZE)) {
 			vq->doorbell.addr = pa;
 			vq->doorbell.size = PAGE_SIZE;
