@@ -213,8 +213,7 @@ static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
  */
 static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const char *name)
 {
-	bool tells_faults = func->caps & VIRTIO_LM_CAP_FAULT;
-	const struct vdpa_config_ops *ops = &virtio_lm_vdpa_ops[tells_faults];
+	const struct vdpa_config_ops *ops = virtio_lm_vdpa_ops(func);
 	struct device *dev = &func->mdev.pci_dev->dev;
 	struct virtio_lm_vdpa *vlm;
 

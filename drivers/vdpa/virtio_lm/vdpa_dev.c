@@ -940,50 +940,69 @@ static void virtio_lm_free(struct vdpa_device *vdpa)
 	kvfree(to_vlm(vdpa)->vqs);
 }
 
-/*
- * Two of them, by whether the device has VIRTIO_LM_CAP_FAULT: a dirty log that cannot tell that it
- * misses pages is of no use to a VMM, and not offered. The device refers to them until it is freed,
- * which may be after the function is gone: they are the module's.
- */
-const struct vdpa_config_ops virtio_lm_vdpa_ops[] = {
-	[0 ... 1] = {
-		.get_device_id		= virtio_lm_get_device_id,
-		.get_vendor_id		= virtio_lm_get_vendor_id,
-		.get_vq_num_max		= virtio_lm_get_vq_num_max,
-		.get_vq_num_min		= virtio_lm_get_vq_num_min,
-		.get_vq_align		= virtio_lm_get_vq_align,
-		.get_vq_group		= virtio_lm_get_vq_group,
-		.reset			= virtio_lm_reset,
-		.get_status		= virtio_lm_get_status,
-		.set_status		= virtio_lm_set_status,
-		.get_device_features	= virtio_lm_get_device_features,
-		.get_backend_features	= virtio_lm_get_backend_features,
-		.set_driver_features	= virtio_lm_set_driver_features,
-		.get_driver_features	= virtio_lm_get_driver_features,
-		.get_config_size	= virtio_lm_get_config_size,
-		.get_config		= virtio_lm_get_config,
-		.set_config		= virtio_lm_set_config,
-		.get_generation		= virtio_lm_get_generation,
-		.set_config_cb		= virtio_lm_set_config_cb,
-		.set_vq_cb		= virtio_lm_set_vq_cb,
-		.get_vq_size		= virtio_lm_get_vq_size,
-		.set_vq_num		= virtio_lm_set_vq_num,
-		.set_vq_address		= virtio_lm_set_vq_address,
-		.set_vq_state		= virtio_lm_set_vq_state,
-		.get_vq_state		= virtio_lm_get_vq_state,
-		.set_vq_ready		= virtio_lm_set_vq_ready,
-		.get_vq_ready		= virtio_lm_get_vq_ready,
-		.get_vq_irq		= virtio_lm_get_vq_irq,
-		.kick_vq		= virtio_lm_kick_vq,
-		.kick_vq_with_data	= virtio_lm_kick_vq_with_data,
-		.get_vq_notification	= virtio_lm_get_vq_notification,
-		.suspend		= virtio_lm_suspend_vdpa,
-		.resume			= virtio_lm_resume_vdpa,
-		.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats,
-		.free			= virtio_lm_free,
-	},
-#ifdef VDPA_LOG_F_FAULT
-	[1].set_log_base	= virtio_lm_set_log_base,
-	[1].get_log_status	= virtio_lm_get_log_status,
-#endif
+/* What every device has */
+#define VIRTIO_LM_VDPA_OPS \
+	.get_device_id		= virtio_lm_get_device_id, \
+	.get_vendor_id		= virtio_lm_get_vendor_id, \
+	.get_vq_num_max		= virtio_lm_get_vq_num_max, \
+	.get_vq_num_min		= virtio_lm_get_vq_num_min, \
+	.get_vq_align		= virtio_lm_get_vq_align, \
+	.get_vq_group		= virtio_lm_get_vq_group, \
+	.reset			= virtio_lm_reset, \
+	.get_status		= virtio_lm_get_status, \
+	.set_status		= virtio_lm_set_status, \
+	.get_device_features	= virtio_lm_get_device_features, \
+	.get_backend_features	= virtio_lm_get_backend_features, \
+	.set_driver_features	= virtio_lm_set_driver_features, \
+	.get_driver_features	= virtio_lm_get_driver_features, \
+	.get_config_size	= virtio_lm_get_config_size, \
+	.get_config		= virtio_lm_get_config, \
+	.set_config		= virtio_lm_set_config, \
+	.get_generation		= virtio_lm_get_generation, \
+	.set_config_cb		= virtio_lm_set_config_cb, \
+	.set_vq_cb		= virtio_lm_set_vq_cb, \
+	.get_vq_size		= virtio_lm_get_vq_size, \
+	.set_vq_num		= virtio_lm_set_vq_num, \
+	.set_vq_address		= virtio_lm_set_vq_address, \
+	.set_vq_state		= virtio_lm_set_vq_state, \
+	.get_vq_state		= virtio_lm_get_vq_state, \
+	.set_vq_ready		= virtio_lm_set_vq_ready, \
+	.get_vq_ready		= virtio_lm_get_vq_ready, \
+	.get_vq_irq		= virtio_lm_get_vq_irq, \
+	.kick_vq		= virtio_lm_kick_vq, \
+	.kick_vq_with_data	= virtio_lm_kick_vq_with_data, \
+	.get_vq_notification	= virtio_lm_get_vq_notification, \
+	.suspend		= virtio_lm_suspend_vdpa, \
+	.resume			= virtio_lm_resume_vdpa, \
+	.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats, \
+	.free			= virtio_lm_free
+
+static const struct vdpa_config_ops virtio_lm_ops = {
+	VIRTIO_LM_VDPA_OPS,
 };
+
+#ifdef VDPA_LOG_F_FAULT
+static const struct vdpa_config_ops virtio_lm_log_ops = {
+	VIRTIO_LM_VDPA_OPS,
+	.set_log_base		= virtio_lm_set_log_base,
+	.get_log_status		= virtio_lm_get_log_status,
+};
+#endif
+
+/**
+ * virtio_lm_vdpa_ops - the operations of a function's vDPA device
+ * @func: the function
+ *
+ * A dirty log that cannot tell that it misses pages is of no use to a VMM, and not offered: it
+ * needs VIRTIO_LM_CAP_FAULT.
+ *
+ * Return: operations of the module's, which outlive @func
+ */
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func)
+{
+#ifdef VDPA_LOG_F_FAULT
+	if (func->caps & VIRTIO_LM_CAP_FAULT)
+		return &virtio_lm_log_ops;
+#endif
+	return &virtio_lm_ops;
+}

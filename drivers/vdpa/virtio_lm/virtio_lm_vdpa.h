@@ -259,7 +259,7 @@ void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb)
 irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
 
 /* vdpa_dev.c */
-extern const struct vdpa_config_ops virtio_lm_vdpa_ops[];
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
 int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
