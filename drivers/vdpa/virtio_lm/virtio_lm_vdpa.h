@@ -154,16 +154,20 @@ struct virtio_lm_config {
  * struct virtio_lm_vdpa - one vDPA device, from "vdpa dev add" to "vdpa dev del"
  * @vdpa: what the bus sees
  * @func: the function that it runs on
- * @lock: serialises everything that selects a queue or a feature word in the common
- *	configuration, and all state below. The bus is no help: vhost-vdpa's ioctls, the
- *	management API and virtio_vdpa hold different locks
+ * @lock: held by every operation that selects a queue or a feature word in the common
+ *	configuration, or changes the state below. The bus is no help: vhost-vdpa's ioctls, the
+ *	management API and virtio_vdpa hold different locks. Not needed for what is set before the
+ *	bus sees the device and stays (@offer, @config, @nvqs, @num_max), nor to read @features, a
+ *	queue's @running and @ready, for which their own access is enough; the callbacks have
+ *	locks of their own, and @vectors is changed with the lock of @func
  * @offer: feature bits offered to the bus
  * @features: feature bits the bus accepted
  * @config: overlay on the device's configuration
  * @config_call: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status that the bus has set, less what could not be carried out
- * @lost: the function was reset from outside, or is about to be, and the bus has not reset it since
+ * @lost: the function was reset from outside, or is about to be, when the bus had set a status, and
+ *	the bus has not reset it since
  * @failed: the device has not done what the bus asked for, and only a reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
