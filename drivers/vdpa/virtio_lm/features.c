@@ -5,13 +5,21 @@
  */
 #include <linux/errno.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_pci_modern.h>
 #include <linux/virtio_ring.h>
 
 #include "virtio_lm_vdpa.h"
 
-/* The driver would have to act on these and does not: what a doorbell takes, admin queues */
+/* Virtio 1.3, 5.1.3: not every kernel that this is built with knows of it */
+#define VIRTIO_LM_NET_F_HASH_TUNNEL	51
+
+/*
+ * The driver would have to act on these and does not: what a doorbell takes, admin queues. The
+ * field of HASH_TUNNEL is behind VIRTIO_LM_CONFIG_SIZE.
+ */
 #define VIRTIO_LM_F_UNUSABLE	(BIT_ULL(VIRTIO_F_NOTIF_CONFIG_DATA) | \
-				 BIT_ULL(VIRTIO_F_ADMIN_VQ))
+				 BIT_ULL(VIRTIO_F_ADMIN_VQ) | \
+				 BIT_ULL(VIRTIO_LM_NET_F_HASH_TUNNEL))
 
 /*
  * What the shadow virtqueues of a stock QEMU accept (hw/virtio/vhost-shadow-virtqueue.c and
@@ -82,6 +90,27 @@ u64 virtio_lm_overlay_features(const struct virtio_lm_config *config)
 {
 	return (config->has_mac ? BIT_ULL(VIRTIO_NET_F_MAC) : 0) |
 	       (config->mtu ? BIT_ULL(VIRTIO_NET_F_MTU) : 0);
+}
+
+/**
+ * virtio_lm_driver_features - what is negotiated with the device
+ * @bus: what the bus has negotiated
+ * @usable: usable features of the device
+ * @common_len: length of its common configuration
+ *
+ * Less what the driver brings along, which the device does not know of. And RING_RESET, whether
+ * it was offered or not: it is this driver that has a use for it (see virtio_lm_stop_vq()), and
+ * no guest sees a difference.
+ *
+ * Return: feature bits
+ */
+u64 virtio_lm_driver_features(u64 bus, u64 usable, size_t common_len)
+{
+	u64 features = bus & usable;
+
+	if (common_len >= offsetofend(struct virtio_pci_modern_common_cfg, queue_reset))
+		features |= usable & BIT_ULL(VIRTIO_F_RING_RESET);
+	return features;
 }
 
 /**

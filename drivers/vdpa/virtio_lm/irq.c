@@ -150,7 +150,7 @@ int virtio_lm_enable_irqs(struct virtio_lm_vdpa *vlm)
 	for (i = 0; i < vlm->nvqs; i++)
 		enable_irq(vlm->vqs[i].irq);
 	enable_irq(vlm->config_irq);
-	WRITE_ONCE(vlm->irqs_on, true);
+	vlm->irqs_on = true;
 	return 0;
 }
 
@@ -167,7 +167,7 @@ void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm)
 	if (!vlm->irqs_on)
 		return;
 
-	WRITE_ONCE(vlm->irqs_on, false);
+	vlm->irqs_on = false;
 	for (i = 0; i < vlm->nvqs; i++)
 		disable_irq(vlm->vqs[i].irq);
 	disable_irq(vlm->config_irq);

@@ -146,13 +146,15 @@ void virtio_lm_ring_decode(u32 ring, bool packed, struct vdpa_vq_state *state)
 }
 
 /**
- * virtio_lm_ring_valid - can a ring be in this state
+ * virtio_lm_ring_valid - can a ring go on from this state
  * @ring: LM_RING_STATE
  * @packed: the ring is packed
  * @num: its size
  *
  * A split ring's indices run freely; those of a packed one are positions in it (virtio 1.3,
- * 2.8), and a device takes no other.
+ * 2.8), and a device takes no other. The used one is behind the available one by less than a ring:
+ * what is between them was in flight once, and as a suspended device has nothing in flight, it
+ * never completes. A whole ring of such descriptors leaves none to go on with.
  *
  * Return: true if it can
  */
@@ -160,9 +162,14 @@ bool virtio_lm_ring_valid(u32 ring, bool packed, u32 num)
 {
 	u16 avail = ring & VIRTIO_LM_RING_STATE_AVAIL_MASK;
 	u16 used = ring >> VIRTIO_LM_RING_STATE_USED_SHIFT;
+	bool same_lap = !((avail ^ used) & VIRTIO_LM_RING_STATE_WRAP);
 
-	return !packed || ((avail & ~VIRTIO_LM_RING_STATE_WRAP) < num &&
-			   (used & ~VIRTIO_LM_RING_STATE_WRAP) < num);
+	if (!packed)
+		return true;
+
+	avail &= ~VIRTIO_LM_RING_STATE_WRAP;
+	used &= ~VIRTIO_LM_RING_STATE_WRAP;
+	return avail < num && used < num && (same_lap ? used <= avail : used > avail);
 }
 
 /* The same notify capability that vp_modern_probe() has settled for, if it is in memory space */

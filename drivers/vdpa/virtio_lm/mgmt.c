@@ -154,7 +154,7 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 	u64 offset;
 	int i;
 
-	vlm->num_max = U16_MAX;
+	vlm->num_max = 0;
 	for (i = 0; i < vlm->nvqs; i++) {
 		vq = &vlm->vqs[i];
 		spin_lock_init(&vq->call.lock);
@@ -163,7 +163,7 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 
 		vq->num_max = vp_modern_get_queue_size(mdev, vq->hw);
 		vq->num = vq->num_max;
-		vlm->num_max = min(vlm->num_max, vq->num_max);
+		vlm->num_max = max(vlm->num_max, vq->num_max);
 		if (!vq->num_max || vq->num_max > VIRTIO_LM_VQ_NUM_MAX) {
 			dev_err(func_dev(func), "vq %u: device names a size of %u\n",
 				vq->hw, vq->num_max);
@@ -181,7 +181,9 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 				vq->hw, offset, func->notify.offset, func->notify.length);
 			goto err;
 		}
-		if (virtio_lm_doorbell_mappable(&func->notify, offset,
+		/* A VMM writes the bus's index into the page, and the device takes its own only */
+		if (vq->hw == i &&
+		    virtio_lm_doorbell_mappable(&func->notify, offset,
 						mdev->notify_offset_multiplier, pa, PAGE_SIZE)) {
 			vq->doorbell.addr = pa;
 			vq->doorbell.size = PAGE_SIZE;
@@ -256,8 +258,7 @@ static void virtio_lm_tell_waiting(struct work_struct *work)
  */
 static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const char *name)
 {
-	bool tells_faults = func->caps & VIRTIO_LM_CAP_FAULT;
-	const struct vdpa_config_ops *ops = &virtio_lm_vdpa_ops[tells_faults];
+	const struct vdpa_config_ops *ops = virtio_lm_vdpa_ops(func);
 	struct device *dev = &func->mdev.pci_dev->dev;
 	struct virtio_lm_vdpa *vlm;
 

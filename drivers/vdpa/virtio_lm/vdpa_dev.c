@@ -3,10 +3,14 @@
  * The vDPA device: the operations through which the bus drives it, in the order in
  * which a VMM's start, run and stop go through them.
  *
- * What the bus sets on a virtqueue is kept here and written when the queue is made
- * ready. So the order of a VMM's calls does not matter, a reset is a clean start,
- * and the device sees every queue set up in the order that virtio 1.3, 4.1.5.1.3
- * gives, with its ring state staged first.
+ * What the bus sets is kept here and written at the step at which the device can take
+ * it: the features at FEATURES_OK, a virtqueue at DRIVER_OK if it was made ready before,
+ * else when it is made ready. So the order of a VMM's calls does not matter, a reset is a
+ * clean start, and the device sees every queue set up in the order that virtio 1.3,
+ * 4.1.5.1.3 gives, with its ring state staged first.
+ *
+ * Few of the operations have a result. What fails in the others shows in the status: a bit
+ * that is not set, or DEVICE_NEEDS_RESET.
  */
 #include <linux/iopoll.h>
 #include <linux/log2.h>
@@ -32,6 +36,10 @@ static u32 virtio_lm_get_vendor_id(struct vdpa_device *vdpa)
 	return to_vlm(vdpa)->func->mdev.id.vendor;
 }
 
+/*
+ * The bus knows of one size for all queues, so it is that of the largest: the least, of a control
+ * virtqueue, would make every ring small. What each has, get_vq_size tells.
+ */
 static u16 virtio_lm_get_vq_num_max(struct vdpa_device *vdpa)
 {
 	return to_vlm(vdpa)->num_max;
@@ -71,7 +79,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	guard(mutex)(&vlm->lock);
 
 	for (i = 0; i < vlm->nvqs; i++)
-		WRITE_ONCE(vlm->vqs[i].ready, false);
+		WRITE_ONCE(vlm->vqs[i].running, false);
 
 	ret = virtio_lm_reset_device(vlm->func);
 	virtio_lm_disable_irqs(vlm);
@@ -79,8 +87,11 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	for (i = 0; i < vlm->nvqs; i++) {
 		vq = &vlm->vqs[i];
 		virtio_lm_set_cb(&vq->call, &none);
+		vq->cb = none;
+		vq->ready = false;
 		vq->enabled = false;
 		vq->has_state = false;
+		vq->unknown = false;
 		vq->num = vq->num_max;
 		vq->desc = 0;
 		vq->driver = 0;
@@ -92,6 +103,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	WRITE_ONCE(vlm->features, 0);
 	vlm->status = 0;
 	vlm->lost = false;
+	vlm->failed = false;
 	vlm->suspended = false;
 	vlm->logging = false;
 	vlm->log_fault = false;
@@ -161,6 +173,7 @@ static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
  * relies upon getting back the ones it has set: by DRIVER_OK it knows that a virtqueue's interrupt
  * has to be given up with its eventfd (VHOST_SET_VRING_CALL in drivers/vhost/vdpa.c). What the
  * device itself has, counts when it was to be reset: anything but 0 tells that it is not.
+ * What the driver could not have the device do needs a reset, too.
  */
 static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
@@ -169,7 +182,7 @@ static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 
 	guard(mutex)(&vlm->lock);
 
-	if (virtio_lm_check(vlm, &status) || (vlm->leaving && vlm->status))
+	if (virtio_lm_check(vlm, &status) || vlm->failed || (vlm->leaving && vlm->status))
 		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	return vlm->status ? vlm->status | (status & VIRTIO_CONFIG_S_NEEDS_RESET) : status;
@@ -205,44 +218,15 @@ void virtio_lm_leave(struct virtio_lm_vdpa *vlm)
 }
 
 /*
- * This cannot fail. A status that could not be set is one the bus does not read back, which
- * is how virtio lets a device refuse FEATURES_OK, and what VMMs check.
+ * The device does not do what the bus has asked for, and the operation has no result. The bus reads
+ * DEVICE_NEEDS_RESET until it resets the device; where that runs, a notification of a change of its
+ * configuration tells it to look (virtio 1.3, 2.1.2).
  */
-static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
+static void virtio_lm_fail(struct virtio_lm_vdpa *vlm)
 {
-	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	u8 before;
-	int ret = 0;
-
-	status &= VIRTIO_LM_DRIVER_STATUS;
-	if (!status) {
-		virtio_lm_reset_vdpa(vlm);
-		return;
-	}
-
-	guard(mutex)(&vlm->lock);
-
-	/* Virtio 1.3, 2.1.1: a driver does not clear bits but by a reset */
-	if (vlm->leaving)
-		ret = -ENODEV;
-	else if (vlm->status & ~status)
-		ret = -EINVAL;
-	else if (vlm->status)
-		ret = virtio_lm_check(vlm, &before);
-	if (!ret && status & ~vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
-		ret = virtio_lm_enable_irqs(vlm);
-
-	trace_virtio_lm_status(&vdpa->dev, vlm->status, status, ret);
-	if (ret)
-		return;
-
-	vp_modern_set_status(&vlm->func->mdev, status);
-
-	/* Virtio 1.3, 3.1.1: read back whether the device has taken the features */
-	if (status & ~vlm->status & VIRTIO_CONFIG_S_FEATURES_OK &&
-	    !(vp_modern_get_status(&vlm->func->mdev) & VIRTIO_CONFIG_S_FEATURES_OK))
-		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
-	vlm->status = status;
+	vlm->failed = true;
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		virtio_lm_call(&vlm->config_call);
 }
 
 static u64 virtio_lm_get_device_features(struct vdpa_device *vdpa)
@@ -260,6 +244,8 @@ static u64 virtio_lm_get_backend_features(const struct vdpa_device *vdpa)
  * The two bits that must be there are those without which the device would take addresses
  * past the IOMMU or rings in the guest's byte order. The vDPA core itself tries 0 for a
  * driver that reads the configuration first, and does not mind if that is refused.
+ *
+ * The device gets them at FEATURES_OK: it need not take any before DRIVER.
  */
 static int virtio_lm_set_driver_features(struct vdpa_device *vdpa, u64 features)
 {
@@ -273,8 +259,6 @@ static int virtio_lm_set_driver_features(struct vdpa_device *vdpa, u64 features)
 	if (features & ~vlm->offer || (features & must) != must)
 		return -EINVAL;
 
-	/* What the driver brings along, the device does not know of */
-	vp_modern_set_features(&vlm->func->mdev, features & vlm->func->features);
 	WRITE_ONCE(vlm->features, features);
 	return 0;
 }
@@ -286,7 +270,7 @@ static u64 virtio_lm_get_driver_features(struct vdpa_device *vdpa)
 
 static size_t virtio_lm_get_config_size(struct vdpa_device *vdpa)
 {
-	return sizeof(struct virtio_net_config);
+	return VIRTIO_LM_CONFIG_SIZE;
 }
 
 /* A configuration that cannot be read is all zeroes: an invalid address and a link down */
@@ -297,11 +281,11 @@ static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
 	struct virtio_net_config config;
 
 	memset(buf, 0, len);
-	if (offset >= sizeof(config) || virtio_lm_read_config(vlm->func, &config))
+	if (offset >= VIRTIO_LM_CONFIG_SIZE || virtio_lm_read_config(vlm->func, &config))
 		return;
 
 	virtio_lm_overlay_config(&config, &vlm->config);
-	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, sizeof(config) - offset));
+	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, VIRTIO_LM_CONFIG_SIZE - offset));
 }
 
 /* No field of it is writable for a driver (virtio 1.3, 5.1.4) */
@@ -328,9 +312,16 @@ static struct virtio_lm_vq *virtio_lm_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 
 static void virtio_lm_set_vq_cb(struct vdpa_device *vdpa, u16 idx, struct vdpa_callback *cb)
 {
-	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
-	if (vq)
+	if (!vq)
+		return;
+
+	guard(mutex)(&vlm->lock);
+
+	vq->cb = *cb;
+	if (vq->running)
 		virtio_lm_set_cb(&vq->call, cb);
 }
 
@@ -343,15 +334,29 @@ static u16 virtio_lm_get_vq_size(struct vdpa_device *vdpa, u16 idx)
 	return vq ? vq->num : 0;
 }
 
-/* Checked when the queue is made ready: a VMM may set the features after this */
+/*
+ * Checked when the queue is enabled: a VMM may set the features after this. virtio has no way to
+ * resize the ring of an enabled queue; one whose size the driver and the device have different
+ * ideas of cannot work.
+ */
 static void virtio_lm_set_vq_num(struct vdpa_device *vdpa, u16 idx, u32 num)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
+	if (!vq)
+		return;
+
 	guard(mutex)(&vlm->lock);
-	if (vq && !vq->enabled)
+
+	if (!vq->enabled) {
 		vq->num = num;
+	} else if (num != vq->num) {
+		dev_err_ratelimited(&vdpa->dev,
+				    "vq %u: a size of %u while it is enabled with %u\n",
+				    idx, num, vq->num);
+		virtio_lm_fail(vlm);
+	}
 }
 
 static int virtio_lm_set_vq_address(struct vdpa_device *vdpa, u16 idx, u64 desc_area,
@@ -385,41 +390,6 @@ static int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
-	u8 status;
-	u32 ring;
-	int ret;
-
-	if (!vq)
-		return -EINVAL;
-
-	guard(mutex)(&vlm->lock);
-
-	ring = virtio_lm_ring_encode(state, virtio_lm_packed(vlm));
-	if (!vq->enabled) {
-		vq->state = ring;
-		vq->has_state = true;
-		return 0;
-	}
-
-	if (!vlm->suspended)
-		return -EBUSY;
-	if (!virtio_lm_ring_valid(ring, virtio_lm_packed(vlm), vq->num))
-		return -ERANGE;
-	ret = virtio_lm_check(vlm, &status);
-	if (ret)
-		return ret;
-	return virtio_lm_set_ring(vlm->func, vq->hw, ring);
-}
-
-/*
- * Of a queue that runs, the state is old before it is read; a VMM that restored it would
- * repeat or lose packets. It has to suspend first. That the queue is not ready does not do:
- * see virtio_lm_set_vq_ready().
- */
-static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_state *state)
-{
-	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 	bool packed;
 	u8 status;
 	u32 ring;
@@ -430,38 +400,101 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 
 	guard(mutex)(&vlm->lock);
 
-	packed = virtio_lm_packed(vlm);
-	if (!vq->enabled) {
-		/* Virtio 1.3, 2.8.1: both wrap counters of a packed ring start as 1 */
-		ring = vq->has_state ? vq->state : packed ? 0x80008000 : 0;
-	} else {
-		if (!vlm->suspended && (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK))
-			return -EBUSY;
+	if (vq->enabled && !vlm->suspended)
+		return -EBUSY;
 
-		ret = virtio_lm_check(vlm, &status);
-		if (ret)
-			return ret;
-		ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
-		if (ret)
-			return ret;
-		if (vlm->suspended && !packed &&
-		    (ring & VIRTIO_LM_RING_STATE_AVAIL_MASK) !=
-		    ring >> VIRTIO_LM_RING_STATE_USED_SHIFT) {
-			dev_err_ratelimited(&vdpa->dev,
-					    "vq %u: suspended with descriptors in flight (ring state 0x%08x)\n",
-					    idx, ring);
-			return -EIO;
-		}
-		if (!virtio_lm_ring_valid(ring, packed, vq->num)) {
-			dev_err_ratelimited(&vdpa->dev,
-					    "vq %u: ring state 0x%08x is no position in a ring of %u\n",
-					    idx, ring, vq->num);
-			return -EIO;
-		}
+	/* The size may be set after this, so it counts only if the queue has one already */
+	packed = virtio_lm_packed(vlm);
+	ring = virtio_lm_ring_encode(state, packed);
+	if (!virtio_lm_ring_valid(ring, packed, vq->enabled ? vq->num : VIRTIO_LM_VQ_NUM_MAX)) {
+		dev_err_ratelimited(&vdpa->dev,
+				    "vq %u: no ring can go on from state 0x%08x\n", idx, ring);
+		return -ERANGE;
+	}
+
+	if (!vq->enabled) {
+		vq->state = *state;
+		vq->has_state = true;
+		vq->unknown = false;
+		vq->packed = packed;
+		return 0;
+	}
+
+	ret = virtio_lm_check(vlm, &status);
+	if (ret)
+		return ret;
+	return virtio_lm_set_ring(vlm->func, vq->hw, ring);
+}
+
+/* Virtio 1.3, 2.7 and 2.8.1: where a ring starts that nothing else is known of */
+static void virtio_lm_first_state(bool packed, struct vdpa_vq_state *state)
+{
+	virtio_lm_ring_decode(packed ? 0x80008000 : 0, packed, state);
+}
+
+/* Of an enabled queue of a suspended device */
+static int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_state *state)
+{
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	bool packed = virtio_lm_packed(vlm);
+	u32 ring;
+	int ret;
+
+	ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
+	if (ret)
+		return ret;
+	if (!packed && (ring & VIRTIO_LM_RING_STATE_AVAIL_MASK) !=
+		       ring >> VIRTIO_LM_RING_STATE_USED_SHIFT) {
+		dev_err_ratelimited(&vlm->vdpa.dev,
+				    "vq %u: suspended with descriptors in flight (ring state 0x%08x)\n",
+				    idx, ring);
+		return -EIO;
+	}
+	if (!virtio_lm_ring_valid(ring, packed, vq->num)) {
+		dev_err_ratelimited(&vlm->vdpa.dev,
+				    "vq %u: ring state 0x%08x is no position in a ring of %u\n",
+				    idx, ring, vq->num);
+		return -EIO;
 	}
 
 	virtio_lm_ring_decode(ring, packed, state);
 	return 0;
+}
+
+/*
+ * Of a queue that runs, the state is old before it is read; a VMM that restored it would
+ * repeat or lose packets. It has to suspend first. One that was made not ready has stopped, where
+ * the device has RING_RESET, and its state is what virtio_lm_stop_vq() has read.
+ */
+static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_state *state)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
+	u8 status;
+	int ret;
+
+	if (!vq)
+		return -EINVAL;
+
+	guard(mutex)(&vlm->lock);
+
+	if (vq->unknown)
+		return -EIO;
+	/* Without DRIVER_OK nothing has moved, enabled or not */
+	if (!vq->enabled || !(vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
+		if (vq->has_state)
+			*state = vq->state;
+		else
+			virtio_lm_first_state(virtio_lm_packed(vlm), state);
+		return 0;
+	}
+
+	if (!vlm->suspended)
+		return -EBUSY;
+	ret = virtio_lm_check(vlm, &status);
+	if (ret)
+		return ret;
+	return virtio_lm_read_state(vlm, idx, state);
 }
 
 /*
@@ -472,37 +505,56 @@ static void virtio_lm_kick_vq(struct vdpa_device *vdpa, u16 idx)
 {
 	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
 
-	if (!vq || !READ_ONCE(vq->ready))
+	if (!vq || !READ_ONCE(vq->running))
 		return;
 
 	atomic64_inc(&vq->kicks);
 	iowrite16(vq->hw, vq->notify);
 }
 
+/* What can be told without the device, of a queue that is to be enabled */
+static int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
+{
+	bool packed = virtio_lm_packed(vlm);
+
+	/* Of a size above the queue's own it is the device's to say: VMMs take num_max for each */
+	if (!vq->num || vq->num > vlm->num_max || (!packed && !is_power_of_2(vq->num)))
+		return -EINVAL;
+	/* Nobody has set the addresses. QEMU's device takes 0 for a queue without rings, too */
+	if (!vq->desc)
+		return -EFAULT;
+	if (vq->unknown)
+		return -EIO;
+	if (!vq->has_state)
+		return 0;
+	/* A state that was given for a ring of the other kind means nothing in this one */
+	if (vq->packed != packed)
+		return -EINVAL;
+	if (!virtio_lm_ring_valid(virtio_lm_ring_encode(&vq->state, packed), packed, vq->num))
+		return -ERANGE;
+	return 0;
+}
+
 static int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 {
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	u32 ring;
+	u16 num;
 	int ret;
 
-	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK))
-		return -EPROTO;
-	if (!vq->num || vq->num > vq->num_max ||
-	    (!virtio_lm_packed(vlm) && !is_power_of_2(vq->num)))
-		return -EINVAL;
-
 	if (vq->has_state) {
-		if (!virtio_lm_ring_valid(vq->state, virtio_lm_packed(vlm), vq->num))
-			return -ERANGE;
-		ret = virtio_lm_set_ring(vlm->func, vq->hw, vq->state);
+		ring = virtio_lm_ring_encode(&vq->state, vq->packed);
+		ret = virtio_lm_set_ring(vlm->func, vq->hw, ring);
 		if (ret)
 			return ret;
 	}
 
 	/* A queue that the negotiated features do without does not take a size */
 	vp_modern_set_queue_size(mdev, vq->hw, vq->num);
-	if (vp_modern_get_queue_size(mdev, vq->hw) != vq->num)
-		return -ENOENT;
+	num = vp_modern_get_queue_size(mdev, vq->hw);
+	if (num != vq->num)
+		return num ? -ERANGE : -ENOENT;
 
 	vp_modern_queue_address(mdev, vq->hw, vq->desc, vq->driver, vq->device);
 	if (vp_modern_queue_vector(mdev, vq->hw, idx) != idx)
@@ -528,9 +580,6 @@ static int virtio_lm_reset_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 	u16 value;
 	int ret;
 
-	if (mdev->common_len < offsetofend(struct virtio_pci_modern_common_cfg, queue_reset))
-		return -EIO;
-
 	/* vp_modern_set_queue_reset() would wait for ever */
 	cfg = (struct virtio_pci_modern_common_cfg __iomem *)mdev->common;
 	vp_iowrite16(vq->hw, &cfg->cfg.queue_select);
@@ -542,19 +591,123 @@ static int virtio_lm_reset_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 }
 
 /*
+ * Whether kicks and callbacks of a queue pass. They do before the last step that lets the device
+ * serve the queue, be it queue_enable or DRIVER_OK: a kick that comes in between is heard too
+ * early, which is harmless, since that step counts as a kick. One that came after and was dropped
+ * would be lost.
+ */
+static void virtio_lm_run_vq(struct virtio_lm_vq *vq, bool run)
+{
+	static const struct vdpa_callback none;
+
+	WRITE_ONCE(vq->running, run);
+	virtio_lm_set_cb(&vq->call, run ? &vq->cb : &none);
+}
+
+static void virtio_lm_log_vq(struct virtio_lm_vdpa *vlm, u16 idx, const char *what, int err)
+{
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+
+	dev_err_ratelimited(&vlm->vdpa.dev,
+			    "vq %u: cannot be %s (%d), size %u of at most %u, rings at 0x%llx\n",
+			    idx, what, err, vq->num, vq->num_max, vq->desc);
+}
+
+/* Of a device that has DRIVER_OK */
+static int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
+{
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	u8 status;
+	int ret;
+
+	ret = virtio_lm_check(vlm, &status);
+	if (ret)
+		return ret;
+	if (vq->enabled) {
+		virtio_lm_run_vq(vq, true);
+		virtio_lm_kick_vq(&vlm->vdpa, idx);
+		return 0;
+	}
+
+	ret = virtio_lm_check_vq(vlm, vq);
+	if (ret)
+		return ret;
+	virtio_lm_run_vq(vq, true);
+	ret = virtio_lm_enable_vq(vlm, idx);
+	vq->enabled = !ret;
+	if (ret)
+		virtio_lm_run_vq(vq, false);
+	return ret;
+}
+
+static bool virtio_lm_has_queue_reset(struct virtio_lm_vdpa *vlm)
+{
+	return virtio_lm_driver_features(vlm->features, vlm->func->features,
+					 vlm->func->mdev.common_len) & BIT_ULL(VIRTIO_F_RING_RESET);
+}
+
+/*
+ * A queue that is reset forgets where it stood, and one that runs does not say it exactly. So the
+ * device is suspended for as long as it takes to read the state and to reset the queue: nothing is
+ * in flight then. The other queues wait for some register accesses, and lose nothing: a resume
+ * counts as a kick of each.
+ *
+ * If the device does not suspend, or does not tell, the queue is reset all the same: it must not
+ * write to the memory of a VMM that takes it for stopped. Then it is unknown where it stood.
+ */
+static int virtio_lm_quiesce_vq(struct virtio_lm_vdpa *vlm, u16 idx)
+{
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	bool suspend = !vlm->suspended;
+	int state, reset, resume = 0;
+
+	state = suspend ? virtio_lm_suspend(vlm->func) : 0;
+	if (state)
+		suspend = false;
+	else
+		state = virtio_lm_read_state(vlm, idx, &vq->state);
+	vq->has_state = !state;
+	vq->unknown = state;
+	vq->packed = virtio_lm_packed(vlm);
+
+	reset = virtio_lm_reset_vq(vlm, vq);
+	vq->enabled = reset;
+	if (suspend)
+		resume = virtio_lm_resume(vlm->func);
+
+	return reset ?: state ?: resume;
+}
+
+/*
  * A driver must not write 0 to queue_enable (virtio 1.3, 4.1.4.3.2), and QEMU breaks the device
  * of one that does. So without RING_RESET a queue that is no longer wanted stays enabled
  * until the next device reset, which in a VMM's stop comes right after; until then it is only
- * no longer kicked.
+ * no longer kicked and no longer heard.
  *
- * "ready" is set before the queue is enabled: a kick that comes in between is heard too early,
- * which is harmless, since being enabled counts as a kick; one that came after would be lost.
+ * The device's last interrupt may be on its way yet. So the callback is invoked once more,
+ * and not again after this.
  */
+static int virtio_lm_stop_vq(struct virtio_lm_vdpa *vlm, u16 idx)
+{
+	struct virtio_lm_vq *vq = &vlm->vqs[idx];
+	int ret = 0;
+	u8 status;
+
+	WRITE_ONCE(vq->running, false);
+	/* A device that was reset from outside has no queue to stop */
+	if (vq->enabled && virtio_lm_has_queue_reset(vlm) && !virtio_lm_check(vlm, &status))
+		ret = virtio_lm_quiesce_vq(vlm, idx);
+	virtio_lm_call(&vq->call);
+	virtio_lm_run_vq(vq, false);
+	return ret;
+}
+
+/* Before DRIVER_OK it is a wish, which virtio_lm_start() carries out */
 static void virtio_lm_set_vq_ready(struct vdpa_device *vdpa, u16 idx, bool ready)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
-	int ret = 0;
+	int ret;
 
 	if (!vq)
 		return;
@@ -565,21 +718,17 @@ static void virtio_lm_set_vq_ready(struct vdpa_device *vdpa, u16 idx, bool ready
 		return;
 
 	WRITE_ONCE(vq->ready, ready);
-	if (ready && vq->enabled) {
-		virtio_lm_kick_vq(vdpa, idx);
-	} else if (ready) {
-		ret = virtio_lm_enable_vq(vlm, idx);
-		vq->enabled = !ret;
-		WRITE_ONCE(vq->ready, !ret);
-	} else if (vq->enabled && (vlm->features & BIT_ULL(VIRTIO_F_RING_RESET))) {
-		ret = virtio_lm_reset_vq(vlm, vq);
-		vq->enabled = ret != 0;
-		vq->has_state = false;
-	}
+	if (!(vlm->status & VIRTIO_CONFIG_S_DRIVER_OK))
+		return;
 
-	if (ret)
-		dev_err_ratelimited(&vdpa->dev, "vq %u: cannot be %s (%d), size %u of at most %u\n",
-				    idx, ready ? "enabled" : "reset", ret, vq->num, vq->num_max);
+	ret = ready ? virtio_lm_start_vq(vlm, idx) : virtio_lm_stop_vq(vlm, idx);
+	if (!ret)
+		return;
+
+	virtio_lm_log_vq(vlm, idx, ready ? "enabled" : "reset", ret);
+	if (ready)
+		WRITE_ONCE(vq->ready, false);
+	virtio_lm_fail(vlm);
 }
 
 static bool virtio_lm_get_vq_ready(struct vdpa_device *vdpa, u16 idx)
@@ -589,13 +738,141 @@ static bool virtio_lm_get_vq_ready(struct vdpa_device *vdpa, u16 idx)
 	return vq && READ_ONCE(vq->ready);
 }
 
-/* While it is enabled: vhost-vdpa hands it to KVM, and takes it back before a reset */
+/*
+ * Virtio 1.3, 3.1.1: the features come after DRIVER, and whether the device has taken them is read
+ * back.
+ */
+static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
+{
+	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
+
+	vp_modern_set_status(mdev, status & ~VIRTIO_CONFIG_S_FEATURES_OK);
+	if (!vlm->features) {
+		dev_err_ratelimited(&vlm->vdpa.dev, "FEATURES_OK before any features were set\n");
+		return -EPROTO;
+	}
+
+	vp_modern_set_features(mdev, virtio_lm_driver_features(vlm->features, vlm->func->features,
+							       mdev->common_len));
+	vp_modern_set_status(mdev, status);
+	if (vp_modern_get_status(mdev) & VIRTIO_CONFIG_S_FEATURES_OK)
+		return 0;
+
+	dev_err_ratelimited(&vlm->vdpa.dev, "device does not take features 0x%llx\n",
+			    vlm->features);
+	return -EINVAL;
+}
+
+/*
+ * Interrupts, and each queue that was made ready. What can be told without the device is checked
+ * first: as long as nothing is enabled, a VMM can mend it and set DRIVER_OK again. After that only
+ * a reset can undo what was done.
+ */
+static int virtio_lm_start(struct virtio_lm_vdpa *vlm)
+{
+	int i, ret;
+
+	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK) || vlm->failed)
+		return -EPROTO;
+
+	for (i = 0; i < vlm->nvqs; i++) {
+		ret = vlm->vqs[i].ready ? virtio_lm_check_vq(vlm, &vlm->vqs[i]) : 0;
+		if (ret)
+			goto err;
+	}
+
+	ret = virtio_lm_enable_irqs(vlm);
+	if (ret)
+		return ret;	/* which has said why */
+
+	for (i = 0; i < vlm->nvqs; i++) {
+		if (!vlm->vqs[i].ready)
+			continue;
+		ret = virtio_lm_enable_vq(vlm, i);
+		if (ret) {
+			virtio_lm_fail(vlm);
+			goto err;
+		}
+		vlm->vqs[i].enabled = true;
+	}
+
+	for (i = 0; i < vlm->nvqs; i++)
+		if (vlm->vqs[i].ready)
+			virtio_lm_run_vq(&vlm->vqs[i], true);
+	return 0;
+
+err:
+	virtio_lm_log_vq(vlm, i, "enabled, so no DRIVER_OK", ret);
+	return ret;
+}
+
+/*
+ * This cannot fail. A bit that could not be set is one the bus does not read back, which is how
+ * virtio lets a device refuse FEATURES_OK, and what VMMs check. All bits may come at once: each is
+ * carried out in its turn, and none after the first that fails.
+ */
+static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
+{
+	const u8 steps = VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u8 was, add;
+	int ret = 0;
+
+	if (!status) {
+		virtio_lm_reset_vdpa(vlm);
+		return;
+	}
+	/* Bits that no driver sets are no reset, though they come alone */
+	status &= VIRTIO_LM_DRIVER_STATUS;
+	if (!status)
+		return;
+
+	guard(mutex)(&vlm->lock);
+
+	was = vlm->status;
+	/* Virtio 1.3, 2.1.1: a driver does not clear bits but by a reset */
+	if (vlm->leaving)
+		ret = -ENODEV;
+	else if (was & ~status)
+		ret = -EINVAL;
+	else if (was)
+		ret = virtio_lm_check(vlm, &add);
+	if (ret)
+		goto out;
+
+	add = status & ~was;
+	vlm->status |= add & ~steps;
+	if (add & VIRTIO_CONFIG_S_FEATURES_OK) {
+		ret = virtio_lm_features_ok(vlm, vlm->status | VIRTIO_CONFIG_S_FEATURES_OK);
+		if (ret)
+			goto out;
+		vlm->status |= VIRTIO_CONFIG_S_FEATURES_OK;
+	}
+	if (add & VIRTIO_CONFIG_S_DRIVER_OK) {
+		ret = virtio_lm_start(vlm);
+		if (!ret)
+			vlm->status |= VIRTIO_CONFIG_S_DRIVER_OK;
+	}
+	vp_modern_set_status(&vlm->func->mdev, vlm->status);
+out:
+	trace_virtio_lm_status(&vdpa->dev, was, status, ret);
+}
+
+/*
+ * vhost-vdpa registers the interrupts for bypass when it has asked for DRIVER_OK, whatever came of
+ * it, and unregisters one with its eventfd only if the status has DRIVER_OK then. So there are none
+ * to be had without: it would refer to one when the eventfd is gone.
+ */
 static int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
-	return vq && READ_ONCE(vlm->irqs_on) ? vq->irq : -EINVAL;
+	if (!vq)
+		return -EINVAL;
+
+	guard(mutex)(&vlm->lock);
+	return vlm->status & VIRTIO_CONFIG_S_DRIVER_OK ? vq->irq : -EINVAL;
 }
 
 static void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
@@ -608,7 +885,7 @@ static void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
 		virtio_lm_kick_vq(vdpa, idx);
 		return;
 	}
-	if (!vq || !READ_ONCE(vq->ready))
+	if (!vq || !READ_ONCE(vq->running))
 		return;
 
 	atomic64_inc(&vq->kicks);
@@ -649,8 +926,7 @@ static int virtio_lm_suspend_vdpa(struct vdpa_device *vdpa)
 
 	vlm->suspended = true;
 	for (i = 0; i < vlm->nvqs; i++)
-		if (vlm->vqs[i].ready)
-			virtio_lm_call(&vlm->vqs[i].call);
+		virtio_lm_call(&vlm->vqs[i].call);
 
 	return 0;
 }
@@ -687,50 +963,69 @@ static void virtio_lm_free(struct vdpa_device *vdpa)
 	kvfree(to_vlm(vdpa)->vqs);
 }
 
-/*
- * Two of them, by whether the device has VIRTIO_LM_CAP_FAULT: a dirty log that cannot tell that it
- * misses pages is of no use to a VMM, and not offered. The device refers to them until it is freed,
- * which may be after the function is gone: they are the module's.
- */
-const struct vdpa_config_ops virtio_lm_vdpa_ops[] = {
-	[0 ... 1] = {
-		.get_device_id		= virtio_lm_get_device_id,
-		.get_vendor_id		= virtio_lm_get_vendor_id,
-		.get_vq_num_max		= virtio_lm_get_vq_num_max,
-		.get_vq_num_min		= virtio_lm_get_vq_num_min,
-		.get_vq_align		= virtio_lm_get_vq_align,
-		.get_vq_group		= virtio_lm_get_vq_group,
-		.reset			= virtio_lm_reset,
-		.get_status		= virtio_lm_get_status,
-		.set_status		= virtio_lm_set_status,
-		.get_device_features	= virtio_lm_get_device_features,
-		.get_backend_features	= virtio_lm_get_backend_features,
-		.set_driver_features	= virtio_lm_set_driver_features,
-		.get_driver_features	= virtio_lm_get_driver_features,
-		.get_config_size	= virtio_lm_get_config_size,
-		.get_config		= virtio_lm_get_config,
-		.set_config		= virtio_lm_set_config,
-		.get_generation		= virtio_lm_get_generation,
-		.set_config_cb		= virtio_lm_set_config_cb,
-		.set_vq_cb		= virtio_lm_set_vq_cb,
-		.get_vq_size		= virtio_lm_get_vq_size,
-		.set_vq_num		= virtio_lm_set_vq_num,
-		.set_vq_address		= virtio_lm_set_vq_address,
-		.set_vq_state		= virtio_lm_set_vq_state,
-		.get_vq_state		= virtio_lm_get_vq_state,
-		.set_vq_ready		= virtio_lm_set_vq_ready,
-		.get_vq_ready		= virtio_lm_get_vq_ready,
-		.get_vq_irq		= virtio_lm_get_vq_irq,
-		.kick_vq		= virtio_lm_kick_vq,
-		.kick_vq_with_data	= virtio_lm_kick_vq_with_data,
-		.get_vq_notification	= virtio_lm_get_vq_notification,
-		.suspend		= virtio_lm_suspend_vdpa,
-		.resume			= virtio_lm_resume_vdpa,
-		.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats,
-		.free			= virtio_lm_free,
-	},
-#ifdef VDPA_LOG_F_FAULT
-	[1].set_log_base	= virtio_lm_set_log_base,
-	[1].get_log_status	= virtio_lm_get_log_status,
-#endif
+/* What every device has */
+#define VIRTIO_LM_VDPA_OPS \
+	.get_device_id		= virtio_lm_get_device_id, \
+	.get_vendor_id		= virtio_lm_get_vendor_id, \
+	.get_vq_num_max		= virtio_lm_get_vq_num_max, \
+	.get_vq_num_min		= virtio_lm_get_vq_num_min, \
+	.get_vq_align		= virtio_lm_get_vq_align, \
+	.get_vq_group		= virtio_lm_get_vq_group, \
+	.reset			= virtio_lm_reset, \
+	.get_status		= virtio_lm_get_status, \
+	.set_status		= virtio_lm_set_status, \
+	.get_device_features	= virtio_lm_get_device_features, \
+	.get_backend_features	= virtio_lm_get_backend_features, \
+	.set_driver_features	= virtio_lm_set_driver_features, \
+	.get_driver_features	= virtio_lm_get_driver_features, \
+	.get_config_size	= virtio_lm_get_config_size, \
+	.get_config		= virtio_lm_get_config, \
+	.set_config		= virtio_lm_set_config, \
+	.get_generation		= virtio_lm_get_generation, \
+	.set_config_cb		= virtio_lm_set_config_cb, \
+	.set_vq_cb		= virtio_lm_set_vq_cb, \
+	.get_vq_size		= virtio_lm_get_vq_size, \
+	.set_vq_num		= virtio_lm_set_vq_num, \
+	.set_vq_address		= virtio_lm_set_vq_address, \
+	.set_vq_state		= virtio_lm_set_vq_state, \
+	.get_vq_state		= virtio_lm_get_vq_state, \
+	.set_vq_ready		= virtio_lm_set_vq_ready, \
+	.get_vq_ready		= virtio_lm_get_vq_ready, \
+	.get_vq_irq		= virtio_lm_get_vq_irq, \
+	.kick_vq		= virtio_lm_kick_vq, \
+	.kick_vq_with_data	= virtio_lm_kick_vq_with_data, \
+	.get_vq_notification	= virtio_lm_get_vq_notification, \
+	.suspend		= virtio_lm_suspend_vdpa, \
+	.resume			= virtio_lm_resume_vdpa, \
+	.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats, \
+	.free			= virtio_lm_free
+
+static const struct vdpa_config_ops virtio_lm_ops = {
+	VIRTIO_LM_VDPA_OPS,
 };
+
+#ifdef VDPA_LOG_F_FAULT
+static const struct vdpa_config_ops virtio_lm_log_ops = {
+	VIRTIO_LM_VDPA_OPS,
+	.set_log_base		= virtio_lm_set_log_base,
+	.get_log_status		= virtio_lm_get_log_status,
+};
+#endif
+
+/**
+ * virtio_lm_vdpa_ops - the operations of a function's vDPA device
+ * @func: the function
+ *
+ * A dirty log that cannot tell that it misses pages is of no use to a VMM, and not offered: it
+ * needs VIRTIO_LM_CAP_FAULT.
+ *
+ * Return: operations of the module's, which outlive @func
+ */
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func)
+{
+#ifdef VDPA_LOG_F_FAULT
+	if (func->caps & VIRTIO_LM_CAP_FAULT)
+		return &virtio_lm_log_ops;
+#endif
+	return &virtio_lm_ops;
+}

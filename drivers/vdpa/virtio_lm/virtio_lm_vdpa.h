@@ -27,6 +27,12 @@
 /* Pause between two looks at a register that the device is to change */
 #define VIRTIO_LM_POLL_US	50
 
+/*
+ * As far as the configuration is shown: up to what virtio 1.2 has in it (5.1.4). A guest sees the
+ * same of it whatever header this is built with.
+ */
+#define VIRTIO_LM_CONFIG_SIZE	offsetofend(struct virtio_net_config, supported_hash_types)
+
 /* Virtio 1.3, 2.7 and 2.8: no virtqueue is larger */
 #define VIRTIO_LM_VQ_NUM_MAX	32768
 
@@ -88,7 +94,8 @@ struct virtio_lm_cb {
 
 /**
  * struct virtio_lm_vq - one virtqueue
- * @call: its callback
+ * @call: what its interrupt invokes: @cb while it runs, else nothing
+ * @cb: the bus's callback
  * @notify: its doorbell
  * @doorbell: the doorbell's page, if a VMM may map it; else empty
  * @kicks: how often the driver rang @notify
@@ -99,14 +106,18 @@ struct virtio_lm_cb {
  * @desc: address of the descriptor area to enable it with
  * @driver: address of the driver area to enable it with
  * @device: address of the device area to enable it with
- * @state: LM_RING_STATE to enable it with, if @has_state
- * @has_state: the bus has set @state since the last reset
+ * @state: to enable it with, as the bus gave it, if @has_state
+ * @has_state: the bus has set @state since the last reset, or the queue has stopped there
+ * @unknown: it has stopped, and the device has not told where
+ * @packed: @state is that of a packed ring: the bus had negotiated one when it set it
+ * @ready: the bus wants it to run. Before DRIVER_OK that is a wish
  * @enabled: the device has it enabled
- * @ready: the bus wants it to run
+ * @running: both: kicks and callbacks pass
  * @name: of its interrupt
  */
 struct virtio_lm_vq {
 	struct virtio_lm_cb call;
+	struct vdpa_callback cb;
 	void __iomem *notify;
 	struct vdpa_notification_area doorbell;
 	atomic64_t kicks;
@@ -117,10 +128,13 @@ struct virtio_lm_vq {
 	u64 desc;
 	u64 driver;
 	u64 device;
-	u32 state;
+	struct vdpa_vq_state state;
 	bool has_state;
-	bool enabled;
+	bool unknown;
+	bool packed;
 	bool ready;
+	bool enabled;
+	bool running;
 	char name[48];
 };
 
@@ -142,23 +156,28 @@ struct virtio_lm_config {
  * struct virtio_lm_vdpa - one vDPA device, from "vdpa dev add" to "vdpa dev del"
  * @vdpa: what the bus sees
  * @func: the function that it runs on
- * @lock: serialises everything that selects a queue or a feature word in the common
- *	configuration, and all state below. The bus is no help: vhost-vdpa's ioctls, the
- *	management API and virtio_vdpa hold different locks
+ * @lock: held by every operation that selects a queue or a feature word in the common
+ *	configuration, or changes the state below. The bus is no help: vhost-vdpa's ioctls, the
+ *	management API and virtio_vdpa hold different locks. Not needed for what is set before the
+ *	bus sees the device and stays (@offer, @config, @nvqs, @num_max), nor to read @features, a
+ *	queue's @running and @ready, for which their own access is enough; the callbacks have
+ *	locks of their own, and @vectors is changed with the lock of @func
  * @offer: feature bits offered to the bus
  * @features: feature bits the bus accepted
  * @config: overlay on the device's configuration
  * @config_call: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
- * @status: device status last written
- * @lost: the function was reset from outside, or is about to be, and the bus has not reset it since
+ * @status: device status that the bus has set, less what could not be carried out
+ * @lost: the function was reset from outside, or is about to be, when the bus had set a status, and
+ *	the bus has not reset it since
+ * @failed: the device has not done what the bus asked for, and only a reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
  * @vectors: MSI-X vectors are allocated
  * @irqs_on: the interrupts are enabled
  * @nvqs: virtqueues in @vqs
- * @num_max: size that every one of them can have
+ * @num_max: size of the largest of them
  * @vqs: the virtqueues
  * @config_name: of the configuration interrupt
  * @leaving: it is about to be deleted, and cannot be started any more
@@ -178,6 +197,7 @@ struct virtio_lm_vdpa {
 	int config_irq;
 	u8 status;
 	bool lost;
+	bool failed;
 	bool suspended;
 	bool logging;
 	bool log_fault;
@@ -236,6 +256,7 @@ int virtio_lm_get_log_status(struct vdpa_device *vdpa);
 /* features.c */
 u64 virtio_lm_usable_features(u64 device, u32 caps);
 u64 virtio_lm_overlay_features(const struct virtio_lm_config *config);
+u64 virtio_lm_driver_features(u64 bus, u64 usable, size_t common_len);
 u64 virtio_lm_default_features(u64 usable);
 u64 virtio_lm_orphan_features(u64 offer);
 bool virtio_lm_multiqueue(u64 offer);
@@ -256,7 +277,7 @@ void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb)
 irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
 
 /* vdpa_dev.c */
-extern const struct vdpa_config_ops virtio_lm_vdpa_ops[];
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
 int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);

@@ -125,10 +125,26 @@ static void ring_packed_keeps_both_halves(struct kunit *test)
 static void ring_packed_stays_in_the_ring(struct kunit *test)
 {
 	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80008000, true, 256));
-	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x00ff80ff, true, 256));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80008100, true, 256));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x81008000, true, 256));
 	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0xffffffff, false, 256));
+}
+
+static void ring_packed_can_go_on(struct kunit *test)
+{
+	/* empty, on either lap */
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x00050005, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80ff80ff, true, 256));
+	/* one descriptor, and all but one, in flight */
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80048005, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x800080ff, true, 256));
+	KUNIT_EXPECT_TRUE(test, virtio_lm_ring_valid(0x80068005 ^ 0x8000, true, 256));
+	/* all of them, on either lap */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x00008000, true, 256));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80050005, true, 256));
+	/* used ahead of available */
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80068005, true, 256));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_ring_valid(0x80040005, true, 256));
 }
 
 static void default_offer_suits_shadow_virtqueues(struct kunit *test)
@@ -183,8 +199,14 @@ static void packed_needs_its_capability(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(packed, VIRTIO_LM_CAP_SUSPEND), 0);
 	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(packed, VIRTIO_LM_CAP_PACKED), packed);
 	KUNIT_EXPECT_EQ(test, virtio_lm_usable_features(BIT_ULL(VIRTIO_F_NOTIF_CONFIG_DATA) |
-							BIT_ULL(VIRTIO_F_ADMIN_VQ) | MUST, U32_MAX),
+							BIT_ULL(VIRTIO_F_ADMIN_VQ) | BIT_ULL(51) |
+							MUST, U32_MAX),
 			MUST);
+}
+
+static void config_is_the_same_for_every_build(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, VIRTIO_LM_CONFIG_SIZE, 24);
 }
 
 static void provisioned_fields_bring_their_bits(struct kunit *test)
@@ -196,6 +218,20 @@ static void provisioned_fields_bring_their_bits(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&none), 0);
 	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&mac), BIT_ULL(VIRTIO_NET_F_MAC));
 	KUNIT_EXPECT_EQ(test, virtio_lm_overlay_features(&mtu), BIT_ULL(VIRTIO_NET_F_MTU));
+}
+
+static void ring_reset_is_for_the_driver(struct kunit *test)
+{
+	size_t len = offsetofend(struct virtio_pci_modern_common_cfg, queue_reset);
+	u64 reset = BIT_ULL(VIRTIO_F_RING_RESET);
+	u64 mac = BIT_ULL(VIRTIO_NET_F_MAC);
+
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST, MUST | reset, len), MUST | reset);
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST, MUST, len), MUST);
+	/* there is no register for it */
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST, MUST | reset, len - 1), MUST);
+	/* a provisioned MAC is not the device's */
+	KUNIT_EXPECT_EQ(test, virtio_lm_driver_features(MUST | mac, MUST, len), MUST);
 }
 
 static void pairs_without_multiqueue(struct kunit *test)
@@ -273,10 +309,13 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(ring_split_writes_used_as_avail),
 	KUNIT_CASE(ring_packed_keeps_both_halves),
 	KUNIT_CASE(ring_packed_stays_in_the_ring),
+	KUNIT_CASE(ring_packed_can_go_on),
 	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
+	KUNIT_CASE(config_is_the_same_for_every_build),
 	KUNIT_CASE(provisioned_fields_bring_their_bits),
+	KUNIT_CASE(ring_reset_is_for_the_driver),
 	KUNIT_CASE(pairs_without_multiqueue),
 	KUNIT_CASE(pairs_with_multiqueue),
 	KUNIT_CASE(control_queue_keeps_its_place),

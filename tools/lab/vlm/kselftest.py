@@ -17,7 +17,9 @@ RESULT = re.compile(r"\s*(not )?ok \d+ (?:- )?(\S.*?)\s*(?:# SKIP\s*(.*))?$")
 # What driver and vhost-vdpa say to the requests that the tests know to be wrong
 PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             r"|virtio_lm_vdpa \S+ (device_features \S+ there is no|max_vqp \d+:"
-            r"|cannot add \S+ the function is already)")
+            r"|cannot add \S+ the function is already)"
+            rf"|vdpa {NAME}: (vq \d+: (cannot be enabled|a size of \d+ while it is enabled"
+            r"|no ring can go on from)|FEATURES_OK before)")
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
 # What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, INDIRECT_DESC,
@@ -25,6 +27,10 @@ PROPS = "iommu_platform=on,ats=on,vdpa=on"
 # unless they are asked for. MTU: the longest frame that a tap and QEMU take.
 LOG_FEATURES = sum(1 << bit for bit in (5, 15, 16, 28, 29, 32, 33))
 LOG_MTU = 65521
+
+# Offered on request: a control virtqueue, which has another size than the others, and packed rings.
+# MAC, MRG_RXBUF, STATUS, CTRL_VQ, EVENT_IDX, VERSION_1, ACCESS_PLATFORM, RING_PACKED
+ORDER_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 29, 32, 33, 34))
 
 # What asks for a doorbell, and what else is in its fixture
 DOORBELL_TESTS = ["vhost_vdpa", "vdpa_net -f running"]
@@ -103,7 +109,7 @@ def run(t, l1, what, require, slow, only=()):
 
 def make_lab(**changes):
     """A lab with one L1 and what run_all() needs in it."""
-    return tap.make_lab(devices=2, device_props=f"{PROPS};{PROPS},page-per-vq=on",
+    return tap.make_lab(devices=2, device_props=f"{PROPS},packed=on;{PROPS},page-per-vq=on",
                         vdpa_modules="stock", **changes)
 
 
@@ -152,10 +158,17 @@ def run_simulator(t, l1, folder, what, require="", parameter="", slow=1, only=()
     return figures
 
 
+def run_control_queue(t, lab):
+    """The orders of VMMs on a function of ours that offers a control virtqueue and packed rings."""
+    run_function(t, lab, 0, "virtio_lm control virtqueue", "wire,peer,link,packed",
+                 words=["device_features", hex(ORDER_FEATURES)], only=["vmm_order"])
+
+
 def run_all(t, lab):
     """Run them on all kinds of parents. On the function whose doorbells can be mapped, only what could
     tell: all of them in the long form, and on the debug kernel."""
     run_simulator(t, lab.l1s[0], lab.config.simulator, "vdpa_sim_net")
-    run_function(t, lab, 0, "virtio_lm", "peer,link")
-    run_function(t, lab, 1, "virtio_lm page-per-vq", "peer,link,doorbell",
+    run_function(t, lab, 0, "virtio_lm", "wire,peer,link")
+    run_control_queue(t, lab)
+    run_function(t, lab, 1, "virtio_lm page-per-vq", "wire,peer,link,doorbell",
                  only=() if tap.long_form() else DOORBELL_TESTS)

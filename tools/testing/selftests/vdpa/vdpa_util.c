@@ -33,6 +33,8 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_EVENT_IDX]		= "event_idx",
 	[CAP_MRG_RXBUF]		= "mrg_rxbuf",
 	[CAP_INDIRECT]		= "indirect",
+	[CAP_PACKED]		= "packed",
+	[CAP_ANY_ORDER]		= "any_order",
 	[CAP_VSTATS]		= "vstats",
 	[CAP_PROVISION]		= "provision",
 	[CAP_MAX_VQP]		= "max_vqp",
@@ -62,7 +64,7 @@ static const struct {
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
 	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
 	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND |
-	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL },
+	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER },
 	{ "vdpasim_net",
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
 	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },
@@ -168,7 +170,8 @@ static void find_caps(struct vdpa *v)
 	uint32_t as;
 	void *page;
 
-	v->caps = promised(v->parent) & 1 << CAP_START_KICKS;
+	/* what no parent tells of itself */
+	v->caps = promised(v->parent) & (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER);
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_SUSPEND))
 		v->caps |= 1 << CAP_SUSPEND;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_RESUME))
@@ -191,6 +194,8 @@ static void find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_MRG_RXBUF;
 	if (v->offered & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC))
 		v->caps |= 1 << CAP_INDIRECT;
+	if (v->offered & BIT_ULL(VIRTIO_F_RING_PACKED))
+		v->caps |= 1 << CAP_PACKED;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_SIZE, &s))
 		v->caps |= 1 << CAP_VRING_SIZE;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &s))

@@ -35,6 +35,8 @@ enum vdpa_cap {
 	CAP_EVENT_IDX,		/* VIRTIO_F_RING_EVENT_IDX */
 	CAP_MRG_RXBUF,		/* VIRTIO_NET_F_MRG_RXBUF */
 	CAP_INDIRECT,		/* VIRTIO_F_INDIRECT_DESC */
+	CAP_PACKED,		/* VIRTIO_F_RING_PACKED */
+	CAP_ANY_ORDER,		/* what it is told is kept until it can be carried out */
 	CAP_VSTATS,		/* vendor statistics */
 	CAP_PROVISION,		/* mac, mtu and features are given at creation */
 	CAP_MAX_VQP,		/* so is the number of queue pairs */
