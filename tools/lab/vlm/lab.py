@@ -36,7 +36,8 @@ class Config:
     memory: int = 1024
     devices: int = 1
     queues: int = 1
-    device_props: str = "iommu_platform=on,ats=on,vdpa=on"
+    # a stock QEMU as L2's VMM may want queues of 1024, whatever it is told: see lab.rst
+    device_props: str = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024"
     append: str = ""
     qemu_args: str = ""
     l2_memory: int = 256
