@@ -17,6 +17,7 @@ CONFIG_PCIE_PORT=y
 CONFIG_PCIE_PCI_BRIDGE=y
 CONFIG_PCI_BRIDGE=y
 # what the tables of ACPI refer to
+CONFIG_PXB=y
 CONFIG_CXL=y
 
 # virtio
