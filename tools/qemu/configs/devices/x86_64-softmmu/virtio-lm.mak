@@ -19,6 +19,7 @@ CONFIG_PCI_BRIDGE=y
 # what the tables of ACPI refer to
 CONFIG_PXB=y
 CONFIG_CXL=y
+CONFIG_CXL_MEM_DEVICE=y
 
 # virtio
 CONFIG_VIRTIO_PCI=y
