@@ -12,18 +12,24 @@
 
 #include "virtio_lm_vdpa.h"
 
+/*
+ * A vector is one queue's alone, so its interrupt is handled even if its user finds nothing to do. The
+ * kernel would disable an interrupt that nobody has handled too often, and that would outlast a reset.
+ */
 static irqreturn_t virtio_lm_vq_interrupt(int irq, void *data)
 {
 	struct virtio_lm_vq *vq = data;
 
-	return virtio_lm_call(&vq->call);
+	virtio_lm_call(&vq->call);
+	return IRQ_HANDLED;
 }
 
 static irqreturn_t virtio_lm_config_interrupt(int irq, void *data)
 {
 	struct virtio_lm_vdpa *vlm = data;
 
-	return virtio_lm_call(&vlm->config_call);
+	virtio_lm_call(&vlm->config_call);
+	return IRQ_HANDLED;
 }
 
 /*
@@ -124,7 +130,7 @@ void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm)
 }
 
 /**
- * virtio_lm_enable_irqs - let the device interrupt, unless it may already
+ * virtio_lm_enable_irqs - let the device interrupt
  * @vlm: the vDPA device; its lock is held
  *
  * Each virtqueue's vector is set when the queue is enabled; the configuration has no
@@ -136,9 +142,6 @@ int virtio_lm_enable_irqs(struct virtio_lm_vdpa *vlm)
 {
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
 	int i;
-
-	if (vlm->irqs_on)
-		return 0;
 
 	if (vp_modern_config_vector(mdev, vlm->nvqs) != vlm->nvqs) {
 		dev_err_ratelimited(&mdev->pci_dev->dev,
@@ -194,18 +197,16 @@ void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb)
  * virtio_lm_call - invoke a callback, if there is one
  * @call: the callback
  *
- * Return: IRQ_HANDLED, or what the callback says
+ * Any context.
  */
-irqreturn_t virtio_lm_call(struct virtio_lm_cb *call)
+void virtio_lm_call(struct virtio_lm_cb *call)
 {
-	irqreturn_t ret = IRQ_HANDLED;
 	unsigned long flags;
 
 	spin_lock_irqsave(&call->lock, flags);
 	if (call->cb.callback) {
 		call->calls++;
-		ret = call->cb.callback(call->cb.private);
+		call->cb.callback(call->cb.private);
 	}
 	spin_unlock_irqrestore(&call->lock, flags);
-	return ret;
 }

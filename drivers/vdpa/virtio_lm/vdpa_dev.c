@@ -103,7 +103,8 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	WRITE_ONCE(vlm->features, 0);
 	vlm->status = 0;
 	vlm->lost = false;
-	vlm->failed = false;
+	/* A device that did not reset in time is cut off from memory: nobody is to start it */
+	vlm->failed = ret != 0;
 	vlm->suspended = false;
 	vlm->logging = false;
 	vlm->log_fault = false;
@@ -154,7 +155,7 @@ int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
 /*
  * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
  * status lacks a bit that the bus has set was reset behind the kernel's back and has lost its
- * queues, or lies. After a reset that failed, the bus has set none.
+ * queues, or lies.
  */
 static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 {
@@ -172,8 +173,7 @@ static int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
  * A device sets NEEDS_RESET, all other bits are the driver's (virtio 1.3, 2.1), and vhost-vdpa
  * relies upon getting back the ones it has set: by DRIVER_OK it knows that a virtqueue's interrupt
  * has to be given up with its eventfd (VHOST_SET_VRING_CALL in drivers/vhost/vdpa.c). What the
- * device itself has, counts when it was to be reset: anything but 0 tells that it is not.
- * What the driver could not have the device do needs a reset, too.
+ * driver could not have the device do, a reset included, needs a reset, too.
  */
 static u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
@@ -624,7 +624,9 @@ static int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	if (ret)
 		return ret;
 	if (vq->enabled) {
+		/* An interrupt of the time in between found no callback */
 		virtio_lm_run_vq(vq, true);
+		virtio_lm_call(&vq->call);
 		virtio_lm_kick_vq(&vlm->vdpa, idx);
 		return 0;
 	}

@@ -170,7 +170,8 @@ struct virtio_lm_config {
  * @status: device status that the bus has set, less what could not be carried out
  * @lost: the function was reset from outside, or is about to be, when the bus had set a status, and
  *	the bus has not reset it since
- * @failed: the device has not done what the bus asked for, and only a reset mends that
+ * @failed: the device has not done what the bus asked for, its last reset included, and only a reset
+ *	mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
@@ -274,7 +275,7 @@ void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm);
 int virtio_lm_enable_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb);
-irqreturn_t virtio_lm_call(struct virtio_lm_cb *call);
+void virtio_lm_call(struct virtio_lm_cb *call);
 
 /* vdpa_dev.c */
 const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
