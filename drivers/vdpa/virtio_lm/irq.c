@@ -13,8 +13,9 @@
 #include "virtio_lm_vdpa.h"
 
 /*
- * A vector is one queue's alone, so its interrupt is handled even if its user finds nothing to do. The
- * kernel would disable an interrupt that nobody has handled too often, and that would outlast a reset.
+ * A vector is one queue's alone, so its interrupt is handled even if its user finds nothing to
+ * do. The kernel would disable one that nobody has handled too often, and that would outlast a
+ * reset.
  */
 static irqreturn_t virtio_lm_vq_interrupt(int irq, void *data)
 {

@@ -170,8 +170,8 @@ struct virtio_lm_config {
  * @status: device status that the bus has set, less what could not be carried out
  * @lost: the function was reset from outside, or is about to be, when the bus had set a status, and
  *	the bus has not reset it since
- * @failed: the device has not done what the bus asked for, its last reset included, and only a reset
- *	mends that
+ * @failed: the device has not done what the bus asked for, its last reset included, and only a
+ *	reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
