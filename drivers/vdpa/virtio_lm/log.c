@@ -25,24 +25,25 @@ static u64 virtio_lm_read64(struct virtio_lm_func *func, u32 offset)
 }
 
 /*
- * No wait here: LM_LOGGING_CTRL reads as what came of the write. If a log was in force before, that
- * one is does not tell that it is this one. So base and end are read back, too: it is from them
- * that the device takes its bitmap. The five writes and six reads are all that a start costs.
+ * No wait here: LM_STATUS tells what came of the write to LM_LOGGING_CTRL. The five writes and the
+ * read are all that a start costs. If a log was in force before, that one is does not tell that it
+ * is this one: then base and end, from which the device takes its bitmap, are read back, too.
  */
 static int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
 {
 	struct virtio_lm_func *func = vlm->func;
+	bool taken = true;
 	u32 status;
-	bool taken;
 
 	virtio_lm_write(func, VIRTIO_LM_BASE_ADDR_LOW, lower_32_bits(base));
 	virtio_lm_write(func, VIRTIO_LM_BASE_ADDR_HIGH, upper_32_bits(base));
 	virtio_lm_write(func, VIRTIO_LM_END_ADDR_LOW, lower_32_bits(end));
 	virtio_lm_write(func, VIRTIO_LM_END_ADDR_HIGH, upper_32_bits(end));
 	virtio_lm_write(func, VIRTIO_LM_LOGGING_CTRL, VIRTIO_LM_LOGGING_ON);
-	taken = virtio_lm_read64(func, VIRTIO_LM_BASE_ADDR_LOW) == base &&
-		virtio_lm_read64(func, VIRTIO_LM_END_ADDR_LOW) == end &&
-		virtio_lm_read(func, VIRTIO_LM_LOGGING_CTRL) == VIRTIO_LM_LOGGING_ON;
+	if (vlm->logging)
+		taken = virtio_lm_read64(func, VIRTIO_LM_BASE_ADDR_LOW) == base &&
+			virtio_lm_read64(func, VIRTIO_LM_END_ADDR_LOW) == end &&
+			virtio_lm_read(func, VIRTIO_LM_LOGGING_CTRL) == VIRTIO_LM_LOGGING_ON;
 	status = virtio_lm_read(func, VIRTIO_LM_STATUS);
 	if (status == U32_MAX)
 		return -ENODEV;
