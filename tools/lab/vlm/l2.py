@@ -13,8 +13,9 @@ from .traffic import agent_mib
 MAC = "52:54:00:77:00:02"
 # what users have: without any of our patches
 DEBIAN_QEMU = "/usr/bin/qemu-system-x86_64"
-# L2 migrates between QEMUs of several versions: the newest machine that all of them have
-MACHINE = "pc-q35-10.0"
+# L2 migrates between QEMUs of several versions: the newest machine that all of them have. Without
+# vmport, which has Debian's send the state of a mouse that the lab's does not have
+MACHINE = "pc-q35-10.0,vmport=off"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
