@@ -5,6 +5,7 @@ br0 joins the vdpa functions' taps, and has the address of the traffic's peer. b
 the manager NICs: a bridge of its own, so that what L2 sends cannot come between the lab
 and the L1s.
 """
+import json
 import os
 import subprocess
 
@@ -34,6 +35,12 @@ def create():
         ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
         ip("addr", "add", address + "/24", "dev", bridge)
         ip("link", "set", bridge, "up")
+
+
+def received(name):
+    """The packets that a port has taken from what is behind it."""
+    done = subprocess.run(["ip", "-j", "-s", "link", "show", "dev", name], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)[0]["stats64"]["rx"]["packets"]
 
 
 def isolate(name, off):
