@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel drives a device by itself, through virtio_vdpa: its network interface has the MAC and the
+MTU that the device was given, and packets go both ways; again after each of many changes between
+virtio_vdpa and vhost-vdpa, and with a control virtqueue and two pairs of queues."""
+import subprocess
+
+from vlm import kselftest, l2, net, tap
+
+MAC = "52:54:00:77:00:02"
+BINDS = 10
+PINGS = 50
+MTU = 1400
+IP_HEADERS = 28
+# VIRTIO_NET_F_MTU, MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, MQ, VERSION_1, ACCESS_PLATFORM
+FEATURES = sum(1 << bit for bit in (3, 5, 15, 16, 17, 18, 22, 32, 33))
+
+
+def bind(l1, driver):
+    """Give the vDPA device vdpa0 to that bus driver."""
+    l1.sh(f"""cd /sys/bus/vdpa/devices/vdpa0
+        [ ! -e driver ] || echo vdpa0 >driver/unbind
+        echo {driver} >driver_override
+        echo vdpa0 >/sys/bus/vdpa/drivers/{driver}/bind""")
+
+
+def interface(l1):
+    """The network interface that virtio_vdpa's device has: its parent is who does its DMA."""
+    bind(l1, "virtio_vdpa")
+    return l1.sh(f"ls /sys/bus/pci/devices/{l1.pci(0)}/virtio*/net").strip()
+
+
+def answers(t, l1, what, size=56):
+    """Every ping of L0 is answered."""
+    done = subprocess.run(["ping", "-q", "-c", str(PINGS), "-i", "0.02", "-W", "10", "-s", str(size), "-M", "do",
+                           net.L2_DATA], text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if not t.ok(f" {PINGS} received" in done.stdout, f"{what}: each of {PINGS} pings of {size} bytes is answered"):
+        t.note(done.stdout)
+
+
+def up(l1, name):
+    """The interface gets L2's address, which L0 knows nothing of yet."""
+    net.ip("neigh", "flush", "dev", "br0")
+    l1.sh(f"ip addr add {net.L2_DATA}/24 dev {name} && ip link set {name} up")
+
+
+with tap.Tap() as t:
+    with tap.make_lab(devices=1, queues=2, vdpa_modules="stock", device_props=f"{kselftest.PROPS},mq=on") as lab:
+        l1 = lab.l1s[0]
+        l1.sh("modprobe virtio_vdpa")
+        l2.take_over(l1, mac=MAC)
+        for n in range(1, BINDS + 1):
+            name = interface(l1)
+            t.equal(l1.sh(f"cat /sys/class/net/{name}/address").strip(), MAC, f"bind {n}: an interface with the MAC")
+            up(l1, name)
+            answers(t, l1, f"bind {n}")
+            bind(l1, "vhost_vdpa")
+            t.equal(l1.run(["sh", "-c", f": <>{l2.NODE}"]).stderr, "", f"bind {n}: then it is vhost-vdpa's, and opens")
+        l1.sh("vdpa dev del vdpa0")
+
+        # with CTRL_RX the device filters, for a MAC of its own
+        l2.take_over(l1, mac="", words=("device_features", hex(FEATURES), "max_vqp", "2", "mtu", str(MTU)))
+        name = interface(l1)
+        t.equal(l1.sh(f"cat /sys/class/net/{name}/address").strip(), l1.mac(0), "an interface with the function's MAC")
+        t.equal(l1.sh(f"cat /sys/class/net/{name}/mtu").strip(), str(MTU), "and the MTU that was asked for")
+        t.ok(l1.run(["ip", "link", "set", name, "mtu", str(MTU + 1)]).returncode != 0, "which cannot be more")
+        up(l1, name)
+        answers(t, l1, "of that MTU", MTU - IP_HEADERS)
+        l1.sh(f"ethtool -L {name} combined 2; ip link set {name} allmulticast on promisc on")
+        t.equal(l1.sh(f"ethtool -l {name} | sed -n 's/^Combined:[[:space:]]*//p'").split(), ["2", "2"],
+                "its control virtqueue changes the number of pairs")
+        answers(t, l1, "with two pairs", MTU - IP_HEADERS)
+        l1.sh(f"ip link set {name} down && ip link set {name} up")
+        answers(t, l1, "down and up")
+        t.clean_logs(lab)
