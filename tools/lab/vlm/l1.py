@@ -116,7 +116,7 @@ class L1:
                 "-kernel", f"{c.kernel}/vmlinux", "-initrd", f"{c.kernel}/l1.gz",
                 "-append", f"{append} {c.append}".strip(),
                 "-msg", "timestamp=on", "-D", self.trace_log, "-trace", "virtio_lm_*",
-                "-device", "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48"]
+                "-device", c.iommu]
         if c.kvm:
             args += ["-accel", "kvm", "-cpu", "host"]
         else:
