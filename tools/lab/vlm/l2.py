@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import socket
 import time
 
 from . import net
@@ -20,6 +21,7 @@ QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
 BOOT_SECONDS = 240
+CONSOLE_SECONDS = 60
 AGENT_LINE_SECONDS = 30
 MIGRATION_SECONDS = 240
 UP_LINE = "lab: l2 is up"
@@ -65,13 +67,22 @@ class Migrated:
                 f"{self.dirty_sync_count} passes")
 
 
-def command_line(l1, node, incoming, dirty_log):
+def netdev(node, dirty_log, more=""):
+    """QEMU's words for L2's NIC: its virtqueues are the vDPA device's, and QEMU has the rest. more:
+    properties of it."""
+    way = "" if dirty_log == "auto" else f",x-dirty-log={dirty_log}"
+    return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}{way}", "-device", f"virtio-net-pci,netdev=n0,romfile={more}"]
+
+
+def generic_device(node):
+    """QEMU's words for an L2 whose NIC is all of the vDPA device: QEMU does not know what it is."""
+    return ["-device", f"vhost-vdpa-device-pci,vhostdev={node}"]
+
+
+def command_line(l1, nic, incoming):
     """L1's QEMU for L2."""
     c = l1.config
     agent = f"{net.L0_DATA},{c.rate},{agent_mib(c)},{c.pages}"
-    netdev = f"vhost-vdpa,id=n0,vhostdev={node}"
-    if dirty_log != "auto":
-        netdev += f",x-dirty-log={dirty_log}"
     args = [c.l2_qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
             "-name", "l2", "-M", MACHINE, "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host",
             "-smp", "1", "-m", f"{c.l2_memory}M", "-nodefaults", "-display", "none",
@@ -87,20 +98,20 @@ def command_line(l1, node, incoming, dirty_log):
             # a device that forgets their bits would hardly be found out
             "-append", f"console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 quiet "
                        f"lab.address={net.L2_DATA} lab.agent={agent} {c.l2_append}".strip(),
-            "-D", "/virtio-lm/run/l2.trace.log", "-trace", "vhost_vdpa_log_*",
-            "-netdev", netdev,
-            "-device", "virtio-net-pci,netdev=n0,romfile="]
+            "-D", "/virtio-lm/run/l2.trace.log", "-trace", "vhost_vdpa_log_*", *nic]
     if incoming:
         args += ["-incoming", "defer"]
     return args + shlex.split(c.l2_qemu_args)
 
 
-def start(l1, node=NODE, incoming=False, dirty_log=None):
+def start(l1, node=NODE, incoming=False, dirty_log=None, nic=None):
     """Start L2 in an L1, or the empty shell of one that waits for a migration. dirty_log: how
-    it will migrate away (auto, device, svq); None: as the lab is configured."""
+    it will migrate away (auto, device, svq); None: as the lab is configured. nic: QEMU's words for
+    it, if it is not the usual netdev()."""
     if alive(l1):
         raise LabError(f"{l1.name} runs an L2 already: stop it first")
-    line = shlex.join(command_line(l1, node, incoming, dirty_log or l1.config.dirty_log))
+    nic = nic or netdev(node, dirty_log or l1.config.dirty_log)
+    line = shlex.join(command_line(l1, nic, incoming))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
     l1.sh("[ -c /dev/kvm ] || { modprobe kvm ignore_msrs=1 report_ignored_msrs=0; "
           "if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; }; "
@@ -111,6 +122,25 @@ def start(l1, node=NODE, incoming=False, dirty_log=None):
         qmp(l1).close()
     except QMPError as err:
         raise LabError(f"L2's QEMU did not start in {l1.name}: {complaint(l1)}") from err
+
+
+def console(l1, line):
+    """Give the shell on the console of the L2 in that L1 a line. What it answers is in the L2's log."""
+    with socket.create_connection((l1.address, CONSOLE_PORT), timeout=CONSOLE_SECONDS) as conn:
+        conn.sendall(line.encode() + b"\n")
+        # QEMU takes what has come before the end of the connection
+        conn.shutdown(socket.SHUT_WR)
+        while conn.recv(4096):
+            pass
+
+
+def boots(l1):
+    """How often the L2 in that L1 has booted there."""
+    try:
+        with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+            return file.read().count(UP_LINE)
+    except FileNotFoundError:
+        return 0
 
 
 def qmp(l1, timeout=60):
@@ -152,22 +182,16 @@ def running(l1):
         raise
 
 
-def wait_up(l1):
-    """Wait until L2 has booted; the seconds it took from now."""
+def wait_up(l1, count=1):
+    """Wait until L2 has booted as often in that L1; the seconds it took from now."""
     begin = time.monotonic()
-    log = f"{l1.share}/l2.console.log"
-    while True:
-        try:
-            with open(log, encoding="utf-8", errors="replace") as file:
-                if UP_LINE in file.read():
-                    return time.monotonic() - begin
-        except FileNotFoundError:
-            pass
+    while boots(l1) < count:
         if not alive(l1):
             raise LabError(f"L2 ended while booting in {l1.name}: {complaint(l1)}")
         if time.monotonic() > begin + BOOT_SECONDS:
-            raise LabError(f"L2 not up within {BOOT_SECONDS} s, see {log}")
+            raise LabError(f"L2 not up within {BOOT_SECONDS} s, see {l1.share}/l2.console.log")
         time.sleep(0.5)
+    return time.monotonic() - begin
 
 
 def agent_count(l1, name, expected):
@@ -223,24 +247,44 @@ def traced(l1, event):
         return []
 
 
+def set_capabilities(conn, names):
+    """Switch the migration capabilities of those names on, and all others off."""
+    on = [c["capability"] for c in conn.cmd("query-migrate-capabilities") if c["state"]]
+    conn.cmd("migrate-set-capabilities", capabilities=[
+        {"capability": name, "state": name in names} for name in dict.fromkeys([*on, *names])])
+
+
+def wait_migrated(conn):
+    """Until a migration at that QEMU, of either direction, is completed."""
+    end = time.monotonic() + MIGRATION_SECONDS
+    while (info := conn.cmd("query-migrate")).get("status") != "completed":
+        if info.get("status") in ENDED:
+            raise LabError(f"migration {info['status']}: {info.get('error-desc', 'no reason is given')}")
+        if time.monotonic() > end:
+            raise LabError(f"migration not completed within {MIGRATION_SECONDS} s: {info}")
+        time.sleep(0.05)
+
+
 class Migration:
     """L2 on its way from one L1 to another, step by step. Use as a context manager.
 
-    capabilities are switched on at the source, and parameters set there, as QMP names them.
-    to_be: how L2 will migrate from the destination. stopped: the destination's QEMU is stopped
-    before it can answer.
+    capabilities are switched on at both ends, and return-path: without it a migration is "completed"
+    when all is sent, whatever the destination makes of that. All others are off. parameters are set
+    at the source, as QMP names them.
+    to_be: how L2 will migrate from the destination. nic: the destination's, as for start().
+    stopped: the destination's QEMU is stopped before it can answer.
     """
 
-    def __init__(self, src, dst, capabilities=(), to_be=None, stopped=False, **parameters):
+    def __init__(self, src, dst, capabilities=(), to_be=None, nic=None, stopped=False, **parameters):
         self.src = src
         self.dst = dst
         self.way = dirty_log(src)
-        start(dst, incoming=True, dirty_log=to_be)
+        start(dst, incoming=True, dirty_log=to_be, nic=nic)
         self.there = qmp(dst)
         self.here = qmp(src)
-        self.cmd("migrate-set-capabilities", capabilities=[
-            {"capability": name, "state": name in capabilities} for name in ("pause-before-switchover",)])
-        # it keeps what an earlier migration has set
+        # they keep what an earlier migration has set
+        for conn in self.here, self.there:
+            set_capabilities(conn, ("return-path", *capabilities))
         self.cmd("migrate-set-parameters", **{"max_bandwidth": BANDWIDTH, **parameters})
         uri = f"tcp:{dst.address}:{MIGRATION_PORT}"
         self.there.cmd("migrate-incoming", uri=uri)
@@ -299,7 +343,8 @@ class Migration:
         self.there.close()
 
 
-def migrate(src, dst, to_be=None, **parameters):
-    """Move the running L2 from one L1 to another. to_be: how it will migrate from there."""
-    with Migration(src, dst, to_be=to_be, **parameters) as migration:
+def migrate(src, dst, to_be=None, nic=None, **parameters):
+    """Move the running L2 from one L1 to another. to_be: how it will migrate from there. nic: as for
+    start()."""
+    with Migration(src, dst, to_be=to_be, nic=nic, **parameters) as migration:
         return migration.finish()
