@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""L2 does not stand still for a migration. It is reset, reboots, loads its driver anew, or powers off
+while its memory is under way and its device logs; and the two ends differ: the destination's device
+lacks a feature, has another MAC, or another MTU. L2 comes through with its network, or the migration
+fails with a reason, and the next one succeeds."""
+import dataclasses
+import time
+
+from vlm import l2, nested, tap
+from vlm.faults import SLOW, first_pass
+from vlm.l1 import LabError
+from vlm.traffic import Traffic, wrong
+
+# while L2 is away, packets are lost in both directions; nothing else may be
+BAD = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
+FAST = 1 << 30
+ENDS_SECONDS = 60
+OTHER_MAC = "52:54:00:77:00:99"
+# VIRTIO_NET_F_MTU, MAC, MRG_RXBUF, STATUS, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM
+FEATURES = sum(1 << bit for bit in (3, 5, 15, 16, 29, 32, 33))
+EVENT_IDX = 1 << 29
+MTU = 1500
+
+
+def well(t, lab, what):
+    """L2 has its network."""
+    traffic = Traffic(lab, "-".join(what.replace(",", "").split()))
+    traffic.wait_both_ways()
+    traffic.wait_pass(held=False)
+    t.equal(wrong(traffic.counts(), BAD), "", f"{what}: packets go both ways, and all is well")
+    traffic.finish()
+
+
+def reset(migration):
+    """By the VMM."""
+    migration.cmd("system_reset")
+
+
+def reboot(migration):
+    """By the guest, at once."""
+    l2.console(migration.src, "echo b >/proc/sysrq-trigger")
+
+
+def reload(migration):
+    """The guest's driver, and so its device, is taken away and comes back."""
+    l2.console(migration.src, "ip link set eth0 down; busybox rmmod virtio_net; insmod /lib/modules/*virtio_net.ko; "
+                              "ip addr add $(sed -n 's/.*lab.address=\\([^ ]*\\).*/\\1/p' /proc/cmdline)/24 dev eth0; "
+                              "ip link set eth0 up; echo reloaded")
+
+
+def wait(reached, seconds, what):
+    """Until reached() is true."""
+    end = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > end:
+            raise LabError(f"not within {seconds} s: {what}")
+        time.sleep(0.2)
+
+
+def reloaded(l1):
+    """Has the L2 in that L1 loaded its driver anew?"""
+    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+        return "\nreloaded" in file.read().replace("\r", "")
+
+
+def happens(t, lab, src, dst, what, happen):
+    """One migration while that happens; it goes through."""
+    boots = l2.boots(src)
+    with l2.Migration(src, dst, max_bandwidth=SLOW) as migration:
+        first_pass(t, migration)
+        happen(migration)
+        if happen is reload:
+            wait(lambda: reloaded(src), l2.BOOT_SECONDS, "L2's driver comes back")
+        migration.cmd("migrate-set-parameters", **{"max-bandwidth": FAST})
+        t.note(migration.finish())
+    if happen is not reload:
+        wait(lambda: l2.boots(src) + l2.boots(dst) > boots, l2.BOOT_SECONDS, "L2 boots again, here or there")
+    t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
+    t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
+    well(t, lab, what)
+
+
+def power_off(t, lab, src, dst):
+    """L2's QEMU ends with it, in the middle of a migration; nothing is left of either."""
+    with l2.Migration(src, dst, max_bandwidth=SLOW) as migration:
+        first_pass(t, migration)
+        l2.console(src, "echo o >/proc/sysrq-trigger")
+        for l1 in src, dst:
+            wait(lambda l1=l1: not l2.alive(l1), ENDS_SECONDS, f"L2's QEMU ends in {l1.name}")
+    t.note(l2.complaint(dst))
+    t.ok(not src.logging(), "powered off: the device does not log")
+    l2.start(src)
+    l2.wait_up(src)
+    well(t, lab, "powered off, and on again")
+
+
+def again(l1, mac=l2.MAC, features=FEATURES, mtu=MTU):
+    """The L1's vDPA device, made anew, of another kind."""
+    l1.sh("vdpa dev del vdpa0")
+    l2.take_over(l1, mac=mac, words=("device_features", hex(features), "mtu", str(mtu)))
+
+
+def ends_differ(t, lab, src, dst):
+    """What the destination's device is made with."""
+    # L2 negotiates what the source has
+    l2.stop(src)
+    for l1 in src, dst:
+        again(l1)
+    l2.start(src)
+    l2.wait_up(src)
+    well(t, lab, "both ends alike")
+
+    again(dst, features=FEATURES & ~EVENT_IDX)
+    try:
+        moved = l2.migrate(src, dst)
+        t.ok(False, f"the destination lacks a feature: the migration fails: {moved}")
+    except LabError as err:
+        t.ok(True, "the destination lacks a feature: the migration fails")
+        t.note(err)
+    t.ok("eatures" in l2.said(dst), "the destination lacks a feature: its QEMU says so")
+    l2.stop(dst)
+    t.equal(l2.running(src), "running", "the destination lacks a feature: L2 runs where it was")
+    well(t, lab, "the destination lacks a feature")
+
+    for what, words in ("another MAC", {"mac": OTHER_MAC}), ("another MTU", {"mtu": MTU - 100}):
+        again(dst, **words)
+        try:
+            t.note(l2.migrate(src, dst))
+            t.ok(True, f"{what}: the migration goes through")
+            src, dst = dst, src
+        except LabError as err:
+            t.note(f"{err}: {l2.said(dst)}")
+            l2.stop(dst)
+        well(t, lab, what)
+        again(dst)
+
+
+with tap.Tap() as t:
+    with nested.make_lab() as lab:
+        for l1 in lab.l1s:
+            l1.config = dataclasses.replace(lab.config, l2_qemu_args="-action reboot=reset")
+            l2.take_over(l1)
+        src, dst = lab.l1s
+        l2.start(src)
+        l2.wait_up(src)
+        for what, happen in ("reset", reset), ("reboot", reboot), ("driver reloaded", reload):
+            happens(t, lab, src, dst, what, happen)
+            src, dst = dst, src
+        power_off(t, lab, src, dst)
+        ends_differ(t, lab, src, dst)
+        t.clean_logs(lab)

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""L2's NIC can be of other kinds than the usual one. All of the vDPA device, of which Debian's QEMU
+knows no more than that it is one (vhost-vdpa-device-pci): L2 has its network, again after each reset,
+and a migration is refused. With a control virtqueue that QEMU cannot see: a migration is refused, as
+what L2 has set by it would be lost. Behind a vIOMMU that tells nothing of its mappings: L2's QEMU says
+what is missing. With packed rings, indirect descriptors, queues that are reset one by one and doorbells
+in a page each: L2 migrates there and back, with all of its state in the device's hands."""
+import dataclasses
+
+from vlm import kselftest, l2, nested, tap
+from vlm.qmp import QMPError
+from vlm.traffic import Traffic, wrong
+
+RESETS = 3
+# VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM
+CTRL_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 18, 29, 32, 33))
+# VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, VIRTIO_F_INDIRECT_DESC, EVENT_IDX, VERSION_1, ACCESS_PLATFORM,
+# RING_PACKED, IN_ORDER, RING_RESET
+RING_FEATURES = sum(1 << bit for bit in (5, 15, 16, 28, 29, 32, 33, 34, 35, 40))
+RINGS = "packed=on,in_order=on,page-per-vq=on"
+MOVES = 4
+# L2 is away or starts anew
+BAD = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
+
+
+def well(t, lab, what):
+    """L2 has its network."""
+    traffic = Traffic(lab, "-".join(what.replace(",", "").split()))
+    traffic.wait_both_ways()
+    t.equal(wrong(traffic.counts(), BAD), "", f"{what}: packets go both ways, and all is well")
+    traffic.finish()
+
+
+def refused(t, l1, what, why):
+    """A migration that L2's QEMU does not begin."""
+    conn = l2.qmp(l1)
+    try:
+        conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
+        said = f"it has begun: {conn.cmd('query-migrate')}"
+    except QMPError as err:
+        said = str(err)
+    conn.close()
+    t.ok(why in said, f"{what}: a migration is refused, and L2's QEMU says why")
+    t.note(said)
+
+
+def generic(t, lab, l1):
+    """A QEMU that leaves all of the device to its parent; control virtqueue and all."""
+    what = "vhost-vdpa-device-pci"
+    l1.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU, l2_qemu_args="-action reboot=reset")
+    l2.take_over(l1, mac="", words=("device_features", hex(CTRL_FEATURES)))
+    l2.start(l1, nic=l2.generic_device(l2.NODE))
+    l2.wait_up(l1)
+    well(t, lab, f"{what}, at first")
+    for n in range(1, RESETS + 1):
+        conn = l2.qmp(l1)
+        conn.cmd("system_reset")
+        conn.close()
+        l2.wait_up(l1, 1 + n)
+        well(t, lab, f"{what}, reset {n}")
+    refused(t, l1, what, "non-migratable device")
+    l2.stop(l1)
+    l1.config = lab.config
+
+
+def control(t, lab, l1):
+    """A QEMU that does not see what L2 has its device do."""
+    what = "control virtqueue"
+    l2.start(l1)
+    l2.wait_up(l1)
+    t.ok("CTRL_VQ" in str(l2.device_status(l1)["guest-features"]), f"{what}: L2 has negotiated it")
+    t.equal(l2.dirty_log(l1), "svq", f"{what}: the log of the device is not relied upon")
+    refused(t, l1, what, "the control virtqueue cannot be isolated")
+    well(t, lab, f"{what}, L2 goes on")
+    l2.stop(l1)
+    l1.sh("vdpa dev del vdpa0")
+
+
+def deaf_iommu(t, lab, l1):
+    """The IOMMU that QEMU gives L2 does not tell of what L2 maps."""
+    l1.config = dataclasses.replace(lab.config, l2_append="intel_iommu=on")
+    l2.take_over(l1)
+    l2.start(l1, nic=["-device", "intel-iommu", *l2.netdev(l2.NODE, "auto", ",iommu_platform=on,disable-legacy=on")])
+    l2.wait_up(l1)
+    t.ok("has no access to the guest's memory behind this vIOMMU" in l2.said(l1)
+         and "requires caching mode" in l2.said(l1),
+         "a vIOMMU without caching-mode: L2's QEMU says that the device has no access, and what is missing")
+    l2.stop(l1)
+    l1.sh("vdpa dev del vdpa0")
+    l1.config = lab.config
+    t.equal(l1.complaints("DMAR: "), [], "and that is all that L1's kernel reports")
+
+
+def rings(t, lab):
+    """What a ring can be, all at once. Of IN_ORDER L2's kernel knows nothing yet."""
+    here, there = lab.l1s
+    nic = l2.netdev(l2.NODE, "auto", f",{RINGS}")
+    for l1 in lab.l1s:
+        l2.take_over(l1, words=("device_features", hex(RING_FEATURES)))
+    l2.start(here, nic=nic)
+    l2.wait_up(here)
+    features = str(l2.device_status(here)["guest-features"])
+    for name in "INDIRECT_DESC", "EVENT_IDX", "RING_PACKED", "RING_RESET":
+        t.ok(name in features, f"L2 has negotiated {name}")
+    traffic = Traffic(lab)
+    traffic.wait_both_ways()
+    for n in range(1, MOVES + 1):
+        src, dst = (here, there) if n % 2 else (there, here)
+        moved = l2.migrate(src, dst, nic=nic)
+        t.note(moved)
+        t.ok(moved.device_pages > 0, f"move {n}: the device has logged pages: {moved.device_pages}")
+        traffic.wait_both_ways()
+        t.equal(wrong(traffic.counts()), "", f"move {n}: packets go both ways after it, and all is well")
+    nested.end(t, lab, traffic, 2 * MOVES + 1)
+
+
+with tap.Tap() as t:
+    with nested.make_lab(device_props=f"{kselftest.PROPS},{RINGS},rx_queue_size=1024,tx_queue_size=1024") as lab:
+        generic(t, lab, lab.l1s[0])
+        control(t, lab, lab.l1s[0])
+        deaf_iommu(t, lab, lab.l1s[0])
+        rings(t, lab)
