@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Behind QEMU's amd-iommu a vDPA device works as behind its intel-iommu, which all other tests have: L2 has
-its network, and every page of its memory is right."""
+its network, and every page of its memory is right, which is huge pages, so that IOMMU has large ones to
+translate."""
 import subprocess
 
 from vlm import l2, tap
 from vlm.traffic import Traffic, wrong
+
+L2_MEMORY = 128
+# of 2 MiB
+HUGE_PAGES = L2_MEMORY // 2
 
 
 def amd_iommu():
@@ -16,8 +21,12 @@ def amd_iommu():
 
 
 with tap.Tap() as t:
-    with tap.make_lab(devices=1, l2_memory=128, iommu=amd_iommu(), vdpa_modules="stock") as lab:
+    with tap.make_lab(devices=1, l2_memory=L2_MEMORY, iommu=amd_iommu(), vdpa_modules="stock",
+                      l2_qemu_args=f"-object memory-backend-memfd,id=huge,size={L2_MEMORY}M,hugetlb=on "
+                                   "-machine memory-backend=huge") as lab:
         l1 = lab.l1s[0]
+        l1.sh(f"echo {HUGE_PAGES} >/proc/sys/vm/nr_hugepages; "
+              f"grep -q '^HugePages_Total: *{HUGE_PAGES}$' /proc/meminfo")
         t.equal(l2.take_over(l1), l2.NODE, "the driver takes the function over")
         l2.start(l1)
         l2.wait_up(l1)

@@ -137,6 +137,7 @@ def refused(t, what, way, l1, traffic):
 def measure(t, what, l1, mode, why, traffic):
     """Have L2's QEMU find out how many pages become dirty."""
     end = time.monotonic() + RATE_SECONDS
+    logged = len(l1.events("virtio_lm_log_start"))
     conn = l2.qmp(l1)
     try:
         conn.cmd("calc-dirty-rate", **{"calc-time": 1, "mode": mode})
@@ -152,6 +153,8 @@ def measure(t, what, l1, mode, why, traffic):
         t.ok(why in said, f"{what}: refused, and L2's QEMU says why")
     else:
         t.equal(rate["status"], "measured", f"{what}: comes to its end")
+    t.equal(len(l1.events("virtio_lm_log_start")) - logged, int(mode == "dirty-bitmap"),
+            f"{what}: the device logs meanwhile, if that is by the bitmap")
     t.ok(not l1.logging(), f"{what}: the device does not log then")
     well(t, what, traffic)
 

@@ -134,13 +134,16 @@ def console(l1, line):
             pass
 
 
-def boots(l1):
-    """How often the L2 in that L1 has booted there."""
-    try:
-        with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
-            return file.read().count(UP_LINE)
-    except FileNotFoundError:
-        return 0
+def boots(*l1s):
+    """How often L2 has booted in those L1s, where it was one after the other."""
+    text = ""
+    for l1 in l1s:
+        try:
+            with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+                text += file.read()
+        except FileNotFoundError:
+            pass
+    return text.count(UP_LINE)
 
 
 def qmp(l1, timeout=60):
