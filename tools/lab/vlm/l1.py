@@ -31,6 +31,8 @@ SPLAT = re.compile(r"\b(WARNING|BUG|KASAN|UBSAN|Oops|INFO: task .* blocked|gener
                    r"Call Trace|kernel panic|Kernel panic)\b")
 # So is a device that uses memory which it was not given, unless a test has made it do so.
 DMA_FAULT = re.compile(r"\bDMAR:.*(fault|Fault)\b")
+# An event in the log of a QEMU with -msg timestamp=on: as 10.2 writes it, and as 10.0 does
+TRACED = re.compile(r"(?:(?P<date>\S+Z) |\d+@(?P<seconds>[\d.]+):)(?P<name>\w+) (?P<rest>.*\n)")
 
 
 class LabError(Exception):
@@ -213,9 +215,10 @@ class L1:
         """What its vdpa functions have traced of those names: (time in seconds, by the clock
         of all L1s; name; the rest), oldest first."""
         with open(self.trace_log, encoding="ascii", errors="replace") as file:
-            words = [line.split(" ", 2) for line in file]
-        found = [(datetime.datetime.fromisoformat(event[0]).timestamp(), *event[1:])
-                 for event in words if len(event) == 3 and event[1] in names]
+            lines = [event for line in file if (event := TRACED.match(line)) and event["name"] in names]
+        found = [(float(event["seconds"]) if event["seconds"] else
+                  datetime.datetime.fromisoformat(event["date"]).timestamp(), event["name"], event["rest"])
+                 for event in lines]
         return [event for event in found if event[0] >= since]
 
     def logging(self):
