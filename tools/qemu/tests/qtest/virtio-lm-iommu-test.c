@@ -233,6 +233,43 @@ static void test_scattered(void)
 }
 
 /*
+ * An entry of the used ring whose halves are on pages that are apart: each half
+ * goes to its own page, and into no other. The log has both pages.
+ */
+static void test_used_entry_across_pages(void)
+{
+    LMIOMMU v = lm_new_iommu();
+    LMTest *t = v.t;
+    LMQueue *q = &t->vq[LM_RX];
+    uint64_t first, second, next;
+    uint16_t id;
+
+    lm_negotiate(t, 0);
+    lm_queue_init(t, LM_RX, 256);
+    first = lm_pages(t, 3);
+    second = first + 2 * LM_PAGE;
+    next = first + LM_PAGE;
+    vtd_map(&v, next, second - LM_IOVA, 1);
+    vtd_invalidate(&v, next, 1);
+    /* The id of entry 0 is the last of the first page */
+    q->used = next - offsetof(struct vring_used, ring[0].len);
+    lm_queue_enable(q);
+    lm_driver_ok(t);
+    lm_log_start(t);
+
+    /* Where the length would be in memory without an IOMMU */
+    stl_le_p(lm_ptr(t, next), UINT32_MAX);
+    lm_add_rx(t, 3 * LM_PAGE, &id);
+    lm_kick(q);
+    lm_send(t, 1000, 0);
+    g_assert_cmphex(lm_wait_used(q, id), ==, UINT32_MAX);
+    g_assert_cmpuint(ldl_le_p(lm_ptr(t, second)), ==, LM_HDR_LEN + 1000);
+    g_assert_true(lm_logged(t, first));
+    g_assert_true(lm_logged(t, next));
+    lm_free(t);
+}
+
+/*
  * The driver takes the bitmap away while it is in use: not a byte of what was
  * its memory changes, and that is said. It comes back in another place.
  */
@@ -340,6 +377,8 @@ void lm_add_iommu_tests(void)
     qtest_add_data_func("/virtio-lm/iommu/exact/split", &split, test_exact);
     qtest_add_data_func("/virtio-lm/iommu/exact/packed", &packed, test_exact);
     qtest_add_func("/virtio-lm/iommu/scattered", test_scattered);
+    qtest_add_func("/virtio-lm/iommu/used-entry-across-pages",
+                   test_used_entry_across_pages);
     qtest_add_func("/virtio-lm/iommu/unmap-in-use", test_unmap_in_use);
     qtest_add_func("/virtio-lm/iommu/read-only-bitmap",
                    test_read_only_bitmap);
