@@ -27,6 +27,8 @@ def boot(t, lab):
     here = lab.l1s[0]
     for l1 in lab.l1s:
         t.equal(l2.take_over(l1), l2.NODE, f"{l1.name}: the driver takes the function over")
+        pieces = int(l1.sh("cat /sys/module/vhost_vdpa/parameters/max_iotlb_entries"))
+        t.at_most(lab.config.l2_memory << 8, pieces, f"{l1.name}: and L2's memory is mapped in however many pieces")
     l2.start(here)
     t.equal(l2.dirty_log(here), "device", "L2's QEMU says that it migrates by the device's log")
     t.note(f"L2 up after {l2.wait_up(here):.1f} s")
