@@ -8,7 +8,6 @@ import queue
 import re
 import shlex
 import subprocess
-import sys
 import threading
 import time
 
@@ -142,8 +141,7 @@ def take(l1, function, *words):
 
 
 if not DPDK:
-    print("1..0 # SKIP Debian's DPDK could not be had")
-    sys.exit(0)
+    tap.skip_all("Debian's DPDK could not be had")
 with tap.Tap() as t:
     with tap.make_lab(devices=2, queues=2, vdpa_modules="stock", memory=1536,
                       device_props=f"{kselftest.PROPS},packed=on,rx_queue_size=1024,tx_queue_size=1024;{kselftest.PROPS},mq=on") as lab:

@@ -116,19 +116,23 @@ def config(**changes):
     return parse_config(os.environ["LM_OPTIONS"].split("\n")[1:], **changes)
 
 
+def skip_all(why):
+    """End a test that has nothing to do here."""
+    print(f"1..0 # SKIP {why}")
+    sys.exit(0)
+
+
 def qemu_dir():
     """The folder of the QEMU that this checkout has built: bin/, and sources and objects beside it."""
     if not os.environ["LM_QEMU"]:
-        print("1..0 # SKIP it is about the QEMU of this checkout, and --qemu and --l2-qemu are given")
-        sys.exit(0)
+        skip_all("it is about the QEMU of this checkout, and --qemu and --l2-qemu are given")
     return os.environ["LM_QEMU"]
 
 
 def need_log():
     """Without a dirty log in vhost-vdpa there is nothing for this test to do."""
     if not DEBUG and not config().log_modules:
-        print("1..0 # SKIP the dirty log's modules are built for the lab's own kernel and driver alone")
-        sys.exit(0)
+        skip_all("the dirty log's modules are built for the lab's own kernel and driver alone")
 
 
 def run_dir():
