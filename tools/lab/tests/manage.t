@@ -3,10 +3,9 @@
 """What an administrator does with the driver, and what its kernel log says of it: who keeps a device
 from being deleted, why a request is refused, what an IOMMU lacks; virtual functions; and what a VMM
 cannot do to the machine by opening and closing its device."""
-import subprocess
 import time
 
-from vlm import kselftest, tap
+from vlm import kselftest, sriov, tap
 from vlm.storm import Storm
 
 DRIVER = kselftest.DRIVER
@@ -14,21 +13,15 @@ LIVES = 20
 TRACING = "/sys/kernel/tracing"
 
 
-def vdpa(number, where, more=""):
-    """A function of a kind that the lab itself has none of; what it sends is lost."""
-    return (f" -netdev socket,id=lost{number},udp=127.0.0.1:9,localaddr=127.0.0.1:{9000 + number}"
-            f" -device virtio-net-pci,netdev=lost{number},romfile=,{where},vdpa=on,iommu_platform=on{more}")
-
-
 # two functions behind one bridge share an IOMMU group
 SHARED = ("-device pcie-pci-bridge,id=shared,addr=0x1c" +
-          vdpa(1, "bus=shared,addr=0x1,disable-legacy=on") +
-          vdpa(2, "bus=shared,addr=0x2,disable-legacy=on"))
+          sriov.lost(1, "bus=shared,addr=0x1,disable-legacy=on") +
+          sriov.lost(2, "bus=shared,addr=0x2,disable-legacy=on"))
 # a physical function comes after its virtual ones
 SRIOV = (" -device pcie-root-port,id=sriov,bus=pcie.0,slot=29,chassis=29,addr=0x1d" +
-         vdpa(3, "bus=sriov,addr=0x0.0x2,sriov-pf=pf", ",ats=on") +
-         vdpa(4, "bus=sriov,addr=0x0.0x1,sriov-pf=pf", ",ats=on") +
-         vdpa(5, "bus=sriov,addr=0x0.0x0,id=pf", ",ats=on"))
+         sriov.lost(3, "bus=sriov,addr=0x0.0x2,sriov-pf=pf", ",ats=on") +
+         sriov.lost(4, "bus=sriov,addr=0x0.0x1,sriov-pf=pf", ",ats=on") +
+         sriov.lost(5, "bus=sriov,addr=0x0.0x0,id=pf", ",ats=on"))
 
 
 def give(l1, pci):
@@ -134,22 +127,16 @@ def virtual_functions(t, l1):
     t.equal(behind(l1, "1d"), [physical], "they go with the driver")
 
 
-def has_virtual_functions():
-    """QEMU's virtio-net has them from 10.1 on."""
-    return "sriov-pf" in subprocess.run([tap.config().qemu, "-device", "virtio-net-pci,help"], text=True,
-                                        stdout=subprocess.PIPE, check=True).stdout
-
-
 with tap.Tap() as t:
-    sriov = has_virtual_functions()
+    functions = sriov.there()
     with tap.make_lab(devices=1, device_props=kselftest.PROPS, vdpa_modules="stock",
-                      qemu_args=SHARED + (SRIOV if sriov else "")) as lab:
+                      qemu_args=SHARED + (SRIOV if functions else "")) as lab:
         l1 = lab.l1s[0]
         give(l1, l1.pci(0))
         requests(t, l1, l1.pci(0))
         removal(t, l1, l1.pci(0))
         quiet(t, l1, l1.pci(0))
-        if sriov:
+        if functions:
             virtual_functions(t, l1)
         else:
             t.skip("virtual functions", "this QEMU has none")

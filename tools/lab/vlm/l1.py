@@ -89,10 +89,11 @@ class L1:
     def pci(self, function):
         """The PCI address, in L1, of the vdpa function of that number.
 
-        Firmware numbers the buses as it likes: what is known is the root port.
+        Firmware numbers the buses as it likes: what is known is the root port. Of a physical function
+        and its virtual one, it is the virtual one.
         """
         port = f"/sys/bus/pci/devices/0000:00:{ROOT_PORT + function:02x}.0"
-        return self.sh(f"cd {port} && ls -d 0000:??:??.?").strip()
+        return self.sh(f"cd {port} && ls -d 0000:??:??.? | tail -n 1").strip()
 
     def command_line(self):
         """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
