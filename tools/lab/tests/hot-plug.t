@@ -10,7 +10,7 @@ from vlm import l2, nested, net, tap
 from vlm.faults import SLOW, first_pass
 from vlm.l1 import LabError
 from vlm.qmp import QMPError
-from vlm.traffic import Traffic, wrong
+from vlm.traffic import Traffic
 
 SECOND_MAC = "52:54:00:77:00:03"
 # a network of its own, or what answers on the second NIC would leave L2 by the first
@@ -87,12 +87,6 @@ def answered(count):
     return int(done.stdout.split(" received")[0].rsplit(" ", 1)[1])
 
 
-def well(t, what, traffic):
-    """The first NIC has its traffic."""
-    traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts()), "", f"{what}: the first NIC has its traffic, and all is well")
-
-
 with tap.Tap() as t:
     with nested.make_lab(devices=2) as lab:
         src, dst = lab.l1s
@@ -103,7 +97,7 @@ with tap.Tap() as t:
         l2.start(src, nic=nic(both=False))
         l2.wait_up(src)
         traffic = Traffic(lab)
-        well(t, "at first", traffic)
+        nested.well(t, "at first", traffic)
 
         said = plug(src, "/dev/null")
         t.ok("netdev_add" in said, "a netdev on what is no vDPA device is refused")
@@ -111,7 +105,7 @@ with tap.Tap() as t:
         t.ok("netdev_add" in plug(src, l2.NODE), "and one on a device that is in use")
         t.equal(plug(src), "", "a second NIC is plugged: nothing of the refused ones is in its way")
         up(t, src, "plugged")
-        well(t, "plugged", traffic)
+        nested.well(t, "plugged", traffic)
 
         with l2.Migration(src, dst, nic=nic(both=True), max_bandwidth=SLOW) as migration:
             first_pass(t, migration)
@@ -125,11 +119,11 @@ with tap.Tap() as t:
             migration.cmd("migrate-set-parameters", **{"max-bandwidth": l2.BANDWIDTH})
             t.note(migration.finish())
         reached(t, dst, "migrated")
-        well(t, "migrated", traffic)
+        nested.well(t, "migrated", traffic)
 
         t.ok(unplug(dst), "the second NIC is unplugged at the destination")
         t.equal(dst.run(["sh", "-c", f": <>{SECOND_NODE}"]).stderr, "", "and its device is free")
-        well(t, "unplugged", traffic)
+        nested.well(t, "unplugged", traffic)
         t.equal(plug(dst), "", "it is plugged again")
         up(t, dst, "plugged again")
         nested.end(t, lab, traffic, GAPS)

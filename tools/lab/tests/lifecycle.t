@@ -10,10 +10,7 @@ import time
 from vlm import l2, nested, tap
 from vlm.faults import SLOW, first_pass
 from vlm.l1 import LabError
-from vlm.traffic import Traffic, wrong
 
-# while L2 is away, packets are lost in both directions; nothing else may be
-BAD = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
 FAST = 1 << 30
 ENDS_SECONDS = 60
 OTHER_MAC = "52:54:00:77:00:99"
@@ -21,15 +18,6 @@ OTHER_MAC = "52:54:00:77:00:99"
 FEATURES = sum(1 << bit for bit in (3, 5, 15, 16, 29, 32, 33))
 EVENT_IDX = 1 << 29
 MTU = 1500
-
-
-def well(t, lab, what):
-    """L2 has its network."""
-    traffic = Traffic(lab, "-".join(what.replace(",", "").split()))
-    traffic.wait_both_ways()
-    traffic.wait_pass(held=False)
-    t.equal(wrong(traffic.counts(), BAD), "", f"{what}: packets go both ways, and all is well")
-    traffic.finish()
 
 
 def reset(migration):
@@ -81,7 +69,7 @@ def happens(t, lab, src, dst, what, happen):
         wait(lambda: l2.boots(src, dst) > boots, l2.BOOT_SECONDS, "L2 boots again, here or there")
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
-    well(t, lab, what)
+    nested.well_anew(t, lab, what)
 
 
 def power_off(t, lab, src, dst):
@@ -95,7 +83,7 @@ def power_off(t, lab, src, dst):
     t.ok(not src.logging(), "powered off: the device does not log")
     l2.start(src)
     l2.wait_up(src)
-    well(t, lab, "powered off, and on again")
+    nested.well_anew(t, lab, "powered off, and on again")
 
 
 def again(l1, mac=l2.MAC, features=FEATURES, mtu=MTU):
@@ -112,7 +100,7 @@ def ends_differ(t, lab, src, dst):
         again(l1)
     l2.start(src)
     l2.wait_up(src)
-    well(t, lab, "both ends alike")
+    nested.well_anew(t, lab, "both ends alike")
 
     again(dst, features=FEATURES & ~EVENT_IDX)
     try:
@@ -124,13 +112,13 @@ def ends_differ(t, lab, src, dst):
     t.ok("eatures" in l2.said(dst), "the destination lacks a feature: its QEMU says so")
     l2.stop(dst)
     t.equal(l2.running(src), "running", "the destination lacks a feature: L2 runs where it was")
-    well(t, lab, "the destination lacks a feature")
+    nested.well_anew(t, lab, "the destination lacks a feature")
 
     for what, words in ("another MAC", {"mac": OTHER_MAC}), ("another MTU", {"mtu": MTU - 100}):
         again(dst, **words)
         t.note(l2.migrate(src, dst))
         src, dst = dst, src
-        well(t, lab, what)
+        nested.well_anew(t, lab, what)
         again(dst)
 
 

@@ -15,8 +15,6 @@ from vlm import l2, nested, tap
 from vlm.faults import FAULTS
 from vlm.kselftest import CANNOT_TELL, DRIVER
 from vlm.l1 import LabError
-from vlm.qmp import QMPError
-from vlm.traffic import wrong
 
 # registers of the LM block, see include/linux/virtio_lm.h
 LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
@@ -65,29 +63,8 @@ def migrate(t, what, src, dst, traffic):
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.equal(l2.running(src), None, f"{what}: and nowhere else")
     t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
-    traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts()), "", f"{what}: packets go both ways after it, and all is well")
+    nested.well(t, what, traffic)
     return moved
-
-
-def refused(t, l1, capability, why, traffic):
-    """A migration that QEMU does not begin, and says why. L2 goes on."""
-    conn = l2.qmp(l1)
-    try:
-        conn.cmd("migrate-set-capabilities", capabilities=[{"capability": capability, "state": True}])
-        try:
-            conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
-            said = f"it has begun: {conn.cmd('query-migrate')}"
-        except QMPError as err:
-            said = str(err)
-        t.ok(why in said, f"{capability}: refused, and L2's QEMU says why")
-        t.note(said)
-        conn.cmd("migrate-set-capabilities", capabilities=[{"capability": capability, "state": False}])
-    finally:
-        conn.close()
-    t.equal(l2.running(l1), "running", f"{capability}: L2 runs on")
-    traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts()), "", f"{capability}: with its traffic, and all is well")
 
 
 def go_wrong(t, what, src, dst, traffic, happen, options):
@@ -96,8 +73,7 @@ def go_wrong(t, what, src, dst, traffic, happen, options):
         happen(t, migration, traffic)
     l2.stop(dst)
     t.equal(l2.running(src), "running", f"{what}: L2 runs where it was")
-    traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts()), "", f"{what}: with its traffic, and all is well")
+    nested.well(t, what, traffic)
     t.ok(not src.logging(), f"{what}: and its device does not log")
 
 
@@ -116,8 +92,10 @@ with tap.Tap() as t, nested.make_lab() as lab:
     measure_dirty_rate(here)
     t.equal(tuple(name for _, name, _ in here.events(*logs)), logs, "calc-dirty-rate: it logs, and then no more")
 
-    refused(t, here, "postcopy-ram", "migrate without postcopy-ram", traffic)
-    refused(t, here, "background-snapshot", "write protection of background-snapshot", traffic)
+    for capability, why in (("postcopy-ram", "migrate without postcopy-ram"),
+                            ("background-snapshot", "write protection of background-snapshot")):
+        nested.refused(t, capability, here, why, (capability,))
+        nested.well(t, capability, traffic)
 
     legs = [(f"round {n + 1}, {src.name} to {dst.name}", src, dst)
             for n in range(ROUNDS) for src, dst in ((here, there), (there, here))]

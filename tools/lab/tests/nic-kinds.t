@@ -9,8 +9,7 @@ in a page each: L2 migrates there and back, with all of its state in the device'
 import dataclasses
 
 from vlm import kselftest, l2, nested, tap
-from vlm.qmp import QMPError
-from vlm.traffic import Traffic, wrong
+from vlm.traffic import Traffic
 
 RESETS = 3
 # VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM
@@ -20,29 +19,6 @@ CTRL_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 18, 29, 32, 33))
 RING_FEATURES = sum(1 << bit for bit in (5, 15, 16, 28, 29, 32, 33, 34, 35, 40))
 RINGS = "packed=on,in_order=on,page-per-vq=on"
 MOVES = 4
-# L2 is away or starts anew
-BAD = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
-
-
-def well(t, lab, what):
-    """L2 has its network."""
-    traffic = Traffic(lab, "-".join(what.replace(",", "").split()))
-    traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts(), BAD), "", f"{what}: packets go both ways, and all is well")
-    traffic.finish()
-
-
-def refused(t, l1, what, why):
-    """A migration that L2's QEMU does not begin."""
-    conn = l2.qmp(l1)
-    try:
-        conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
-        said = f"it has begun: {conn.cmd('query-migrate')}"
-    except QMPError as err:
-        said = str(err)
-    conn.close()
-    t.ok(why in said, f"{what}: a migration is refused, and L2's QEMU says why")
-    t.note(said)
 
 
 def generic(t, lab, l1):
@@ -52,14 +28,14 @@ def generic(t, lab, l1):
     l2.take_over(l1, mac="", words=("device_features", hex(CTRL_FEATURES)))
     l2.start(l1, nic=l2.generic_device(l2.NODE))
     l2.wait_up(l1)
-    well(t, lab, f"{what}, at first")
+    nested.well_anew(t, lab, f"{what}, at first")
     for n in range(1, RESETS + 1):
         conn = l2.qmp(l1)
         conn.cmd("system_reset")
         conn.close()
         l2.wait_up(l1, 1 + n)
-        well(t, lab, f"{what}, reset {n}")
-    refused(t, l1, what, "non-migratable device")
+        nested.well_anew(t, lab, f"{what}, reset {n}")
+    nested.refused(t, what, l1, "non-migratable device")
     l2.stop(l1)
     l1.config = lab.config
 
@@ -71,8 +47,8 @@ def control(t, lab, l1):
     l2.wait_up(l1)
     t.ok("CTRL_VQ" in str(l2.device_status(l1)["guest-features"]), f"{what}: L2 has negotiated it")
     t.equal(l2.dirty_log(l1), "svq", f"{what}: the log of the device is not relied upon")
-    refused(t, l1, what, "the control virtqueue cannot be isolated")
-    well(t, lab, f"{what}, L2 goes on")
+    nested.refused(t, what, l1, "the control virtqueue cannot be isolated")
+    nested.well_anew(t, lab, f"{what}, L2 goes on")
     l2.stop(l1)
     l1.sh("vdpa dev del vdpa0")
 
@@ -110,8 +86,7 @@ def rings(t, lab):
         moved = l2.migrate(src, dst, nic=nic)
         t.note(moved)
         t.ok(moved.device_pages > 0, f"move {n}: the device has logged pages: {moved.device_pages}")
-        traffic.wait_both_ways()
-        t.equal(wrong(traffic.counts()), "", f"move {n}: packets go both ways after it, and all is well")
+        nested.well(t, f"move {n}", traffic)
     nested.end(t, lab, traffic, 2 * MOVES + 1)
 
 

@@ -10,7 +10,6 @@ import time
 
 from vlm import l2, nested, tap
 from vlm.qmp import QMPError
-from vlm.traffic import wrong
 
 RATE_SECONDS = 120
 FILE = "l2.ram"
@@ -102,9 +101,8 @@ def through_file(src, dst, way):
 
 def well(t, what, traffic):
     """Every page is looked at, and packets go both ways."""
-    traffic.wait_both_ways()
     traffic.wait_pass(held=False)
-    t.equal(wrong(traffic.counts()), "", f"{what}: packets go both ways after it, and every page is right")
+    nested.well(t, what, traffic)
 
 
 def works(t, what, way, src, dst, traffic):
@@ -114,24 +112,6 @@ def works(t, what, way, src, dst, traffic):
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.equal(l2.running(src), None, f"{what}: and nowhere else")
     well(t, what, traffic)
-
-
-def refused(t, what, way, l1, traffic):
-    """A way that L2's QEMU refuses."""
-    conn = l2.qmp(l1)
-    try:
-        l2.set_capabilities(conn, way.capabilities)
-        conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
-        said = f"it has begun: {conn.cmd('query-migrate')}"
-    except QMPError as err:
-        said = str(err)
-    l2.set_capabilities(conn, ())
-    conn.close()
-    t.ok(way.refused in said, f"{what}: refused, and L2's QEMU says why")
-    t.note(said)
-    t.equal(l2.running(l1), "running", f"{what}: L2 runs on")
-    traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts()), "", f"{what}: with its traffic, and all is well")
 
 
 def measure(t, what, l1, mode, why, traffic):
@@ -192,7 +172,8 @@ with tap.Tap() as t:
             for way in WAYS:
                 what = f"{log}: {way.name}"
                 if way.refused:
-                    refused(t, what, way, src, traffic)
+                    nested.refused(t, what, src, way.refused, way.capabilities)
+                    nested.well(t, what, traffic)
                 elif tap.long_form() or (log == "device" and not way.long):
                     works(t, what, way, src, dst, traffic)
                     src, dst = dst, src

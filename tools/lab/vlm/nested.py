@@ -2,12 +2,15 @@
 """What the tests of a nested guest share: two L1s, an L2 in the first one on its vDPA device, and
 traffic."""
 from . import debug, l2, tap
-from .traffic import Traffic, account
+from .qmp import QMPError
+from .traffic import Traffic, account, wrong
 
 # packets and pages per second: what leaves L1s several times slower than usual time for anything
 # else. Each packet is several exits to such a kernel, and, while it is logged, each page is one
 DEBUG_RATE = 10
 DEBUG_PAGES = 64
+# of an L2 that started anew while its traffic went on: packets were lost, and nothing else
+BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
 
 
 def make_lab(**changes):
@@ -37,6 +40,37 @@ def boot(t, lab):
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)
     return traffic
+
+
+def well(t, what, traffic):
+    """Packets go both ways from now, and nothing is wrong with any."""
+    traffic.wait_both_ways()
+    t.equal(wrong(traffic.counts()), "", f"{what}: packets go both ways, and all is well")
+
+
+def well_anew(t, lab, what):
+    """The same of an L2 that has started anew, by a stream of its own; and of its memory."""
+    traffic = Traffic(lab, "-".join(what.replace(",", "").split()))
+    traffic.wait_both_ways()
+    traffic.wait_pass(held=False)
+    t.equal(wrong(traffic.counts(), BAD_BUT_LOST), "", f"{what}: packets go both ways, and all is well")
+    traffic.finish()
+
+
+def refused(t, what, l1, why, capabilities=()):
+    """A migration, with those capabilities, that L2's QEMU does not begin, and says why. L2 goes on."""
+    conn = l2.qmp(l1)
+    try:
+        l2.set_capabilities(conn, capabilities)
+        conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
+        said = f"it has begun: {conn.cmd('query-migrate')}"
+    except QMPError as err:
+        said = str(err)
+    l2.set_capabilities(conn, ())
+    conn.close()
+    t.ok(why in said, f"{what}: a migration is refused, and L2's QEMU says why")
+    t.note(said)
+    t.equal(l2.running(l1), "running", f"{what}: L2 runs on")
 
 
 def end(t, lab, traffic, gaps):
