@@ -21,7 +21,7 @@
 #define REPORT_NS		(10 * NSEC_PER_SEC)
 #define HELD_NS			((int64_t)(10 * NSEC_PER_SEC))
 /*
- * Twice of what is held at 50 packets per second; the kernel takes twice of that again in memory.
+ * Twice what is held at 50 packets per second; the kernel takes twice that again in memory.
  * With more, an L2 that is small and has not run for a while runs out of memory.
  */
 #define HELD_ROOM		(8 << 20)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A vDPA device that cannot be started is no NIC that has a link and no packets: L2's QEMU says why,
-and L2 has no link, or no L2 is started. A migration to a place where it would be so is refused, and L2
-goes on where it was."""
+and L2 has no link, or no L2 is started. Where its memory cannot be mapped there is no destination for a
+migration, and L2 goes on where it was."""
 import re
 import time
 
@@ -82,7 +82,7 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
             said = f"it has begun: {l2.migrate(src, dst)}"
         except LabError as err:
             said = str(err)
-        t.ok("DMA mapping failed" in said, "a migration to such a place does not begin")
+        t.ok("DMA mapping failed" in said, "no destination for a migration is started in such a place")
         t.note(said)
         t.equal(l2.running(src), "running", "and L2 runs where it was")
         nested.well(t, "where it was", traffic)
