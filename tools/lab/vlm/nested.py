@@ -66,10 +66,10 @@ def refused(t, what, l1, why, capabilities=()):
         said = f"it has begun: {conn.cmd('query-migrate')}"
     except QMPError as err:
         said = str(err)
-    l2.set_capabilities(conn, ())
-    conn.close()
     t.ok(why in said, f"{what}: a migration is refused, and L2's QEMU says why")
     t.note(said)
+    l2.set_capabilities(conn, ())
+    conn.close()
     t.equal(l2.running(l1), "running", f"{what}: L2 runs on")
 
 
