@@ -4,8 +4,9 @@
 knows no more than that it is one (vhost-vdpa-device-pci): L2 has its network, again after each reset,
 and a migration is refused. With a control virtqueue that QEMU cannot see: a migration is refused, as
 what L2 has set by it would be lost. Behind a vIOMMU that tells nothing of its mappings: L2's QEMU says
-what is missing. With packed rings, indirect descriptors, queues that are reset one by one and doorbells
-in a page each: L2 migrates there and back, with all of its state in the device's hands."""
+what is missing. By virtio-mmio, without PCI and MSI-X: L2 migrates there and back. With packed rings,
+indirect descriptors, queues that are reset one by one and doorbells in a page each: L2 migrates there and
+back, with all of its state in the device's hands."""
 import dataclasses
 
 from vlm import kselftest, l2, nested, tap
@@ -68,6 +69,27 @@ def deaf_iommu(t, lab, l1):
     t.equal(l1.complaints("DMAR: "), [], "and that is all that L1's kernel reports")
 
 
+def mmio(t, lab):
+    """A microvm."""
+    here, there = lab.l1s
+    nic = l2.mmio(l2.NODE)
+    for l1 in lab.l1s:
+        l1.config = dataclasses.replace(lab.config, l2_qemu_args=l2.MODERN_MMIO)
+        l2.take_over(l1)
+    l2.start(here, nic=nic, machine=l2.MICROVM)
+    l2.wait_up(here)
+    nested.well_anew(t, lab, "virtio-mmio")
+    for src, dst in (here, there), (there, here):
+        moved = l2.migrate(src, dst, nic=nic, machine=l2.MICROVM)
+        t.note(moved)
+        t.ok(moved.device_pages > 0, f"virtio-mmio: the device has logged pages: {moved.device_pages}")
+        nested.well_anew(t, lab, f"virtio-mmio, in {dst.name}")
+    l2.stop(here)
+    for l1 in lab.l1s:
+        l1.config = lab.config
+        l1.sh("vdpa dev del vdpa0")
+
+
 def rings(t, lab):
     """What a ring can be, all at once. Of IN_ORDER L2's kernel knows nothing yet."""
     here, there = lab.l1s
@@ -95,4 +117,5 @@ with tap.Tap() as t:
         generic(t, lab, lab.l1s[0])
         control(t, lab, lab.l1s[0])
         deaf_iommu(t, lab, lab.l1s[0])
+        mmio(t, lab)
         rings(t, lab)

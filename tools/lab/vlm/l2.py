@@ -16,7 +16,12 @@ MAC = "52:54:00:77:00:02"
 DEBIAN_QEMU = "/usr/bin/qemu-system-x86_64"
 # L2 migrates between QEMUs of several versions: the newest machine that all of them have. Without
 # vmport, which has Debian's send the state of a mouse that the lab's does not have
-MACHINE = "pc-q35-10.0,vmport=off"
+Q35 = ("-M", "pc-q35-10.0,vmport=off", "-bios", "qboot.rom", "-serial", "chardev:agent")
+# no PCI: its devices are virtio-mmio's, which L2's kernel finds by ACPI
+MICROVM = ("-M", "microvm", "-bios", "bios-microvm.bin",
+           "-device", "isa-serial,chardev=agent,index=1,iobase=0x2f8,irq=3")
+# its transports are legacy ones without that, which no vDPA device can serve
+MODERN_MMIO = "-global virtio-mmio.force-legacy=false"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
@@ -74,23 +79,28 @@ def netdev(node, dirty_log, more=""):
     return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}{way}", "-device", f"virtio-net-pci,netdev=n0,romfile={more}"]
 
 
+def mmio(node):
+    """The same, for a NIC of virtio-mmio."""
+    return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}", "-device", "virtio-net-device,netdev=n0"]
+
+
 def generic_device(node):
     """QEMU's words for an L2 whose NIC is all of the vDPA device: QEMU does not know what it is."""
     return ["-device", f"vhost-vdpa-device-pci,vhostdev={node}"]
 
 
-def command_line(l1, nic, incoming):
+def command_line(l1, nic, incoming, machine):
     """L1's QEMU for L2."""
     c = l1.config
     agent = f"{net.L0_DATA},{c.rate},{agent_mib(c)},{c.pages}"
     args = [c.l2_qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
-            "-name", "l2", "-M", MACHINE, "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host",
+            "-name", "l2", "-accel", "kvm", "-cpu", "host",
             "-smp", "1", "-m", f"{c.l2_memory}M", "-nodefaults", "-display", "none",
             "-vga", "none", "-no-reboot",
             "-chardev", f"socket,id=console,host={l1.address},port={CONSOLE_PORT},server=on,"
                         f"wait=off,logfile=/virtio-lm/run/l2.console.log,logappend=on",
             "-serial", "chardev:console",
-            "-serial", "file:/virtio-lm/run/l2.agent.log",
+            "-chardev", "file,id=agent,path=/virtio-lm/run/l2.agent.log", *machine,
             "-qmp", f"tcp:{l1.address}:{QMP_PORT},server=on,wait=off",
             "-kernel", c.l2_kernel or f"{c.kernel}/vmlinux",
             "-initrd", c.l2_initrd or f"{c.kernel}/l2.gz",
@@ -104,14 +114,14 @@ def command_line(l1, nic, incoming):
     return args + shlex.split(c.l2_qemu_args)
 
 
-def start(l1, node=NODE, incoming=False, dirty_log=None, nic=None):
+def start(l1, node=NODE, incoming=False, dirty_log=None, nic=None, machine=Q35):
     """Start L2 in an L1, or the empty shell of one that waits for a migration. dirty_log: how
     it will migrate away (auto, device, svq); None: as the lab is configured. nic: QEMU's words for
-    it, if it is not the usual netdev()."""
+    it, if it is not the usual netdev(). machine: for what its NIC is plugged into."""
     if alive(l1):
         raise LabError(f"{l1.name} runs an L2 already: stop it first")
     nic = nic or netdev(node, dirty_log or l1.config.dirty_log)
-    line = shlex.join(command_line(l1, nic, incoming))
+    line = shlex.join(command_line(l1, nic, incoming, machine))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
     l1.sh("[ -c /dev/kvm ] || { modprobe kvm ignore_msrs=1 report_ignored_msrs=0; "
           "if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; }; "
@@ -274,15 +284,16 @@ class Migration:
     capabilities are switched on at both ends, and return-path: without it a migration is "completed"
     when all is sent, whatever the destination makes of that. All others are off. parameters are set
     at the source, as QMP names them.
-    to_be: how L2 will migrate from the destination. nic: the destination's, as for start().
+    to_be: how L2 will migrate from the destination. nic, machine: the destination's, as for start().
     stopped: the destination's QEMU is stopped before it can answer.
     """
 
-    def __init__(self, src, dst, capabilities=(), to_be=None, nic=None, stopped=False, **parameters):
+    def __init__(self, src, dst, capabilities=(), to_be=None, nic=None, machine=Q35, stopped=False,
+                 **parameters):
         self.src = src
         self.dst = dst
         self.way = dirty_log(src)
-        start(dst, incoming=True, dirty_log=to_be, nic=nic)
+        start(dst, incoming=True, dirty_log=to_be, nic=nic, machine=machine)
         self.there = qmp(dst)
         self.here = qmp(src)
         # they keep what an earlier migration has set
@@ -346,8 +357,8 @@ class Migration:
         self.there.close()
 
 
-def migrate(src, dst, to_be=None, nic=None, **parameters):
-    """Move the running L2 from one L1 to another. to_be: how it will migrate from there. nic: as for
-    start()."""
-    with Migration(src, dst, to_be=to_be, nic=nic, **parameters) as migration:
+def migrate(src, dst, to_be=None, nic=None, machine=Q35, **parameters):
+    """Move the running L2 from one L1 to another. to_be: how it will migrate from there. nic, machine: as
+    for start()."""
+    with Migration(src, dst, to_be=to_be, nic=nic, machine=machine, **parameters) as migration:
         return migration.finish()

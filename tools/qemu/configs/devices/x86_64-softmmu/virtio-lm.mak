@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The machines and devices that the lab and the qtests use
 
-# machines: q35 for L1 and L2, pc for QEMU's own qtests
+# machines: q35 for L1 and L2, pc for QEMU's own qtests, microvm for an L2 without PCI
 CONFIG_Q35=y
 CONFIG_I440FX=y
+CONFIG_MICROVM=y
 CONFIG_HPET=y
 CONFIG_SERIAL_ISA=y
 
