@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A vDPA device that cannot be started is no NIC that has a link and no packets: L2's QEMU says why,
-and L2 has no link, or no L2 is started. Where its memory cannot be mapped there is no destination for a
-migration, and L2 goes on where it was."""
+and L2 has no link, by PCI or by virtio-mmio, or no L2 is started. Where its memory cannot be mapped there is
+no destination for a migration, and L2 goes on where it was; or it has no link there, and gets it back where
+its memory can be mapped."""
+import dataclasses
+import os
 import re
 import time
 
@@ -13,29 +16,37 @@ from vlm.traffic import Traffic
 ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
 SECONDS = 60
 LONG_RING = 1024
+NO_SIZE = "vhost_set_vring_num failed"
+NO_FEATURES = "vhost_set_features failed"
 
 
-def has_link(l1):
-    """Does L2 see one? It is asked on its console."""
+def sees_link(l1, expected):
+    """L2 sees a link where one is expected, and none where none is. It is asked on its console until it does."""
     answer = re.compile(r"carrier=([01])\.")
+    end = time.monotonic() + SECONDS
+    text = ""
+    asked = 0
     with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
-        before = len(answer.findall(file.read()))
-        l2.console(l1, ASKED)
-        end = time.monotonic() + SECONDS
+        file.seek(0, os.SEEK_END)
         while time.monotonic() < end:
-            file.seek(0)
-            found = answer.findall(file.read())
-            if len(found) > before:
-                return found[-1] == "1"
-            time.sleep(0.2)
-    raise LabError(f"L2 in {l1.name} does not tell of its link within {SECONDS} s")
+            text += file.read()
+            answers = answer.findall(text)
+            if len(answers) == asked:
+                if answers and (answers[-1] == "1") == expected:
+                    return True
+                l2.console(l1, ASKED)
+                asked += 1
+            time.sleep(0.5)
+    return False
 
 
-def try_nic(t, l1, what, more, why):
-    """An L2 with a NIC that the device does not serve."""
-    l2.start(l1, nic=l2.netdev(l2.NODE, "auto", more))
+def try_nic(t, l1, what, why, nic, machine=l2.Q35, more=""):
+    """An L2 with a NIC that the device does not serve. more: words for its QEMU."""
+    config, l1.config = l1.config, dataclasses.replace(l1.config, l2_qemu_args=more)
+    l2.start(l1, nic=nic, machine=machine)
+    l1.config = config
     l2.wait_up(l1)
-    t.ok(not has_link(l1), f"{what}: L2 has no link")
+    t.ok(sees_link(l1, False), f"{what}: L2 has no link")
     t.ok(why in l2.said(l1) and "no link" in l2.said(l1), f"{what}: and its QEMU says why")
     l2.stop(l1)
 
@@ -54,18 +65,22 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         l2.take_over(l1)
     longest = int(re.search(r"max_vq_size (\d+)", src.sh(f"vdpa dev show {kselftest.NAME}"))[1])
     if longest < LONG_RING:
-        try_nic(t, src, f"rings of {LONG_RING} on a device of {longest}", f",rx_queue_size={LONG_RING}",
-                "vhost_set_vring_num failed")
+        what = f"rings of {LONG_RING} on a device of {longest}"
+        try_nic(t, src, what, NO_SIZE, l2.netdev(l2.NODE, "auto", f",rx_queue_size={LONG_RING}"))
+        # its queues have so many, whatever the device has
+        try_nic(t, src, f"virtio-mmio, {what}", NO_SIZE, l2.mmio(l2.NODE), l2.MICROVM, l2.MODERN_MMIO)
     else:
         t.skip("rings that are too long", f"this QEMU's functions have {longest}")
-    try_nic(t, src, "a legacy transport", ",disable-modern=on,disable-legacy=off", "vhost_set_features failed")
+    try_nic(t, src, "a legacy transport", NO_FEATURES,
+            l2.netdev(l2.NODE, "auto", ",disable-modern=on,disable-legacy=off"))
+    try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.NODE), l2.MICROVM)
 
     room(dst, 1)
     try:
         l2.start(dst)
         early = False
         l2.wait_up(dst)
-        t.ok(not has_link(dst), "memory that cannot be mapped: L2 has no link")
+        t.ok(sees_link(dst, False), "memory that cannot be mapped: L2 has no link")
         l2.stop(dst)
     except LabError as err:
         early = True
@@ -74,7 +89,7 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
 
     l2.start(src)
     l2.wait_up(src)
-    t.ok(has_link(src), "an L2 whose device is started has a link")
+    t.ok(sees_link(src, True), "an L2 whose device is started has a link")
     traffic = Traffic(lab)
     traffic.wait_both_ways()
     if early:
@@ -87,8 +102,12 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         t.equal(l2.running(src), "running", "and L2 runs where it was")
         nested.well(t, "where it was", traffic)
     else:
-        t.skip("a migration to such a place", "this QEMU maps memory when the device is started")
+        t.note(l2.migrate(src, dst))
+        t.ok(sees_link(dst, False), "a migration to such a place ends without a link")
+        t.note(l2.migrate(dst, src))
+        t.ok(sees_link(src, True), "and the next one, to where there is room, with one")
+        traffic.wait_both_ways()
     room(dst, 1 << 20)
     t.note(l2.migrate(src, dst))
-    t.ok(has_link(dst), "with room enough, L2 migrates there and has a link")
+    t.ok(sees_link(dst, True), "with room enough, L2 migrates there and has a link")
     nested.end(t, lab, traffic, 3)
