@@ -18,8 +18,9 @@ BAD = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "i
 
 
 def agent_mib(config):
-    """How much memory the agent checks, in MiB."""
-    return max(1, min(config.l2_memory // 4, config.pages * PASS_SECONDS >> 8))
+    """How much memory the agent checks, in MiB. Its sockets may take a quarter of a small L2's, its kernel
+    has another, and what runs out of memory on a busy host is the agent."""
+    return max(1, min(config.l2_memory // 6, config.pages * PASS_SECONDS >> 8))
 
 
 class Traffic:
