@@ -110,6 +110,11 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     t.ok(sees_link(src, False), "it has none while set_link has taken it away")
     set_link(src, True)
     t.ok(sees_link(src, True), "and has it back afterwards")
+    if not early:
+        t.note(l2.migrate(src, dst))
+        t.ok(sees_link(dst, False), "a migration to such a place ends without a link")
+        t.note(l2.migrate(dst, src))
+        t.ok(sees_link(src, True), "and the next one, to where there is room, with one")
     traffic = Traffic(lab)
     traffic.wait_both_ways()
     if early:
@@ -121,12 +126,6 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         t.note(said)
         t.equal(l2.running(src), "running", "and L2 runs where it was")
         nested.well(t, "where it was", traffic)
-    else:
-        t.note(l2.migrate(src, dst))
-        t.ok(sees_link(dst, False), "a migration to such a place ends without a link")
-        t.note(l2.migrate(dst, src))
-        t.ok(sees_link(src, True), "and the next one, to where there is room, with one")
-        traffic.wait_both_ways()
     room(dst, 1 << 20)
     t.note(l2.migrate(src, dst))
     t.ok(sees_link(dst, True), "with room enough, L2 migrates there and has a link")
