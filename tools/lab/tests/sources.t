@@ -37,7 +37,7 @@ with tap.Tap() as t:
     scripts = parse_config(os.environ["LM_OPTIONS"].split("\n")[1:]).tools + "/scripts"
 
     licenced = [p for p in files("drivers", "include", "tools", "Documentation",
-                                 ext=(".c", ".h", ".py", ".t", ".rst", ".yaml", "Makefile", "Kconfig"))]
+                                 ext=(".c", ".h", ".py", ".rs", ".t", ".rst", ".yaml", "Makefile", "Kconfig"))]
     t.ok(len(licenced) > 30, "there are sources to look at")
     without = [p for p in licenced
                if "SPDX-License-Identifier: GPL-2.0" not in open(p, encoding="utf-8").read(400)]
