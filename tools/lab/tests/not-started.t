@@ -11,6 +11,7 @@ import time
 
 from vlm import kselftest, l2, nested, tap
 from vlm.l1 import LabError
+from vlm.qmp import QMPError
 from vlm.traffic import Traffic
 
 ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
@@ -72,21 +73,21 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     longest = int(re.search(r"max_vq_size (\d+)", src.sh(f"vdpa dev show {kselftest.NAME}"))[1])
     if longest < LONG_RING:
         what = f"rings of {LONG_RING} on a device of {longest}"
-        nic = l2.netdev(l2.NODE, "auto", f",rx_queue_size={LONG_RING}")
-        try_nic(t, src, what, NO_SIZE, nic)
-        for up in False, True, False, True:
-            set_link(src, up)
-        t.note(l2.migrate(src, dst, nic=nic))
-        t.ok(sees_link(dst, False), f"{what}: after two more tries L2 migrates, to where it has no link, either")
-        l2.stop(dst)
+        try_nic(t, src, what, NO_SIZE, l2.netdev(l2.NODE, "auto", f",rx_queue_size={LONG_RING}"))
+        l2.stop(src)
         # its queues have so many, whatever the device has
         try_nic(t, src, f"virtio-mmio, {what}", NO_SIZE, l2.mmio(l2.NODE), l2.MICROVM, l2.MODERN_MMIO)
         l2.stop(src)
     else:
         t.skip("rings that are too long", f"this QEMU's functions have {longest}")
-    try_nic(t, src, "a legacy transport", NO_FEATURES,
-            l2.netdev(l2.NODE, "auto", ",disable-modern=on,disable-legacy=off"))
-    l2.stop(src)
+    what = "a legacy transport"
+    nic = l2.netdev(l2.NODE, "svq", ",disable-modern=on,disable-legacy=off")
+    try_nic(t, src, what, NO_FEATURES, nic)
+    for up in False, True, False, True:
+        set_link(src, up)
+    t.note(l2.migrate(src, dst, nic=nic))
+    t.ok(sees_link(dst, False), f"{what}: after two more tries L2 migrates, to where it has no link, either")
+    l2.stop(dst)
     try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.NODE), l2.MICROVM)
     l2.stop(src)
 
@@ -102,6 +103,18 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         t.ok("did not start" in str(err), "memory that cannot be mapped: no L2 is started")
         t.note(err)
     t.ok("cannot reach all of the guest's memory" in l2.said(dst), "memory that cannot be mapped: QEMU says so")
+    if early:
+        l2.start(dst, nic=["-nic", "none"])
+        conn = l2.qmp(dst)
+        try:
+            said = conn.cmd("netdev_add", type="vhost-vdpa", id="n0", vhostdev=l2.NODE)
+        except QMPError as err:
+            said = str(err)
+        conn.close()
+        t.ok("vhost-vdpa" in said, "memory that cannot be mapped: netdev_add fails")
+        t.note(said)
+        t.equal(l2.running(dst), "running", "and L2 goes on without it")
+        l2.stop(dst)
 
     l2.start(src)
     l2.wait_up(src)
