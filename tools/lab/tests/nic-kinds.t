@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""L2's NIC can be of other kinds than the usual one. All of the vDPA device, of which Debian's QEMU
-knows no more than that it is one (vhost-vdpa-device-pci): L2 has its network, again after each reset,
-and a migration is refused. With a control virtqueue that QEMU cannot see: a migration is refused, as
-what L2 has set by it would be lost. Behind a vIOMMU that tells nothing of its mappings: L2's QEMU says
-what is missing. By virtio-mmio, without PCI and MSI-X: L2 migrates there and back. With packed rings,
-indirect descriptors, queues that are reset one by one and doorbells in a page each: L2 migrates there and
-back, with all of its state in the device's hands."""
+"""L2's NIC can be of other kinds than the usual one:
+
+* all of the vDPA device, of which Debian's QEMU knows no more than that it is one (vhost-vdpa-device-pci):
+  L2 has its network, again after each reset, and a migration is refused;
+* with a control virtqueue that QEMU cannot see: a migration is refused, as what L2 has set by it would be
+  lost;
+* behind a vIOMMU that tells nothing of its mappings: L2's QEMU says what is missing. Behind one that does, by
+  shadow virtqueues: a migration is refused;
+* on virtio-mmio, without PCI and MSI-X: L2 migrates there and back;
+* with packed rings, indirect descriptors, queues that are reset one by one and doorbells in a page each: L2
+  migrates there and back, with all of its state in the device's hands.
+"""
 import dataclasses
 
 from vlm import kselftest, l2, nested, tap
@@ -69,6 +74,22 @@ def deaf_iommu(t, lab, l1):
     t.equal(l1.complaints("DMAR: "), [], "and that is all that L1's kernel reports")
 
 
+def shadow_iommu(t, lab, l1):
+    """Shadow virtqueues do not work behind a vIOMMU."""
+    what = "a vIOMMU, shadow virtqueues"
+    l1.config = dataclasses.replace(lab.config, l2_append="intel_iommu=on iommu=pt")
+    l2.take_over(l1)
+    l2.start(l1, nic=["-device", "intel-iommu,caching-mode=on",
+                      *l2.netdev(l2.NODE, "svq", ",iommu_platform=on,disable-legacy=on")])
+    l2.wait_up(l1)
+    nested.well_anew(t, lab, what)
+    nested.refused(t, what, l1, "do not work behind a vIOMMU")
+    nested.well_anew(t, lab, f"{what}, L2 goes on")
+    l2.stop(l1)
+    l1.sh("vdpa dev del vdpa0")
+    l1.config = lab.config
+
+
 def mmio(t, lab):
     """A microvm."""
     here, there = lab.l1s
@@ -117,5 +138,6 @@ with tap.Tap() as t:
         generic(t, lab, lab.l1s[0])
         control(t, lab, lab.l1s[0])
         deaf_iommu(t, lab, lab.l1s[0])
+        shadow_iommu(t, lab, lab.l1s[0])
         mmio(t, lab)
         rings(t, lab)
