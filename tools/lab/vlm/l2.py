@@ -81,7 +81,7 @@ def netdev(node, dirty_log, more=""):
 
 def mmio(node):
     """The same, for a NIC of virtio-mmio."""
-    return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}", "-device", "virtio-net-device,netdev=n0"]
+    return [*netdev(node, "auto")[:2], "-device", "virtio-net-device,netdev=n0"]
 
 
 def generic_device(node):
