@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What the lab's shell scripts share. They run on the host, which may have no
-# more than a bare Debian has: POSIX sh, util-linux, apt.
+# What the lab's shell scripts share. They run on the host, which may have no more than a bare Debian has:
+# POSIX sh, util-linux, apt. They make the lab's tree, and enter it.
 # shellcheck shell=sh
 
 LM_SRC=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
@@ -29,14 +29,6 @@ need_root()
 		die "this machine does not allow new namespaces (unshare failed); in a container, run it privileged"
 }
 
-# need_space MIB: refuse to start what cannot end
-need_space()
-{
-	free=$(df -Pm "$LM_CACHE" | awk 'NR == 2 { print $4 }')
-	[ "$free" -ge "$1" ] ||
-		die "$LM_CACHE has $free MiB free, $1 MiB are needed: free some, or set XDG_CACHE_HOME to another disk"
-}
-
 # need_package COMMAND PACKAGE: install what provides COMMAND, where it is missing
 need_package()
 {
@@ -52,8 +44,8 @@ need_package()
 		die "could not install $2: is there a network, and does this distribution have it?"
 }
 
-# step WHAT SECONDS COMMAND...: run COMMAND with its output in the run's log;
-# say what is done, how long it is expected to take and how long it took
+# step WHAT SECONDS COMMAND...: run COMMAND with its output in the run's log; say what is done, how long it
+# is expected to take and how long it took. cli/steps.py does the same in the tree
 step()
 {
 	what=$1 expect=$2
@@ -61,27 +53,8 @@ step()
 	start=$(date +%s)
 	log=$LM_RUN/$(printf '%s' "$what" | tr -c 'A-Za-z0-9._\n' '-').log
 	say "  $what (about $expect s) ..."
-	: >>"$log"
-	(
-		# without its sleep, which would keep our output open
-		trap 'kill "$nap" 2>/dev/null; exit' TERM
-		n=0
-		while :; do
-			sleep 10 &
-			nap=$!
-			wait "$nap"
-			# $$ is the shell that runs the step
-			kill -0 "$$" 2>/dev/null || exit
-			n=$((n + 10))
-			say "  $what: $n s, $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)"
-		done
-	) &
-	LM_BEAT=$!
 	rc=0
 	"$@" >>"$log" 2>&1 || rc=$?
-	kill "$LM_BEAT" 2>/dev/null || :
-	wait "$LM_BEAT" 2>/dev/null || :
-	LM_BEAT=
 	if [ "$rc" = 0 ]; then
 		say "  $what: done in $(($(date +%s) - start)) s"
 	else
@@ -113,7 +86,7 @@ new_run()
 	flock 8
 }
 
-# long_run: the folder of a run that takes hours. Its name ends with a sum of all that it is about, so
+# long_run ARG...: the folder of a run that takes hours. Its name ends with a sum of all that it is about, so
 # that one that was ended goes on where it was
 long_run()
 {
@@ -122,8 +95,8 @@ long_run()
 		{
 			cd "$LM_SRC" && find Makefile README.md Documentation drivers include patches tools -type f \
 				! -name '*.pyc' ! -path '*/_build/*' | LC_ALL=C sort | xargs sha256sum
-			echo "$LM_OPTIONS"
-			env | grep -E '^(LM_(FUZZ|HOSTILE)_[A-Z]+|LM_ROUNDS|VDPA_[A-Z_]+)=' | sort
+			echo "$*"
+			env | grep -E '^VDPA_[A-Z_]+=' | sort
 		} | sha256sum | cut -c 1-12
 	)
 	LM_RUN=$LM_CACHE/long/$(date +%Y%m%d-%H%M%S)-$key
@@ -136,7 +109,7 @@ long_run()
 	keep_runs "$LM_CACHE/long"
 }
 
-# The tree's name follows from what it is made of. With LM_FUZZ, it is the one of `lab fuzz`.
+# The tree's name follows from what it is made of.
 tree_dir()
 {
 	key=$(
@@ -144,10 +117,44 @@ tree_dir()
 			echo "$LM_SUITE"
 			grep -v '^#' "$LM_SRC/tools/lab/packages"
 			cat "$LM_SRC/tools/lab/tree"
-			[ -z "${LM_FUZZ:-}" ] || cat "$LM_SRC/tools/lab/tree-fuzz" "$LM_SRC/tools/lab/packages-fuzz"
 		} | sha256sum | cut -c 1-12
 	)
 	echo "$LM_CACHE/tree/$key"
+}
+
+# lock_setup HINT: alone in the cache, until unlock_setup
+lock_setup()
+{
+	exec 9>>"$LM_CACHE/setup.lock"
+	if ! flock -n 9; then
+		say "another setup is at work in $LM_CACHE: $1"
+		flock 9
+	fi
+}
+
+unlock_setup()
+{
+	exec 9>&-
+}
+
+# make_tree: the tree that all else is made and run in
+make_tree()
+{
+	tree=$(tree_dir)
+	if [ ! -e "$tree" ]; then
+		lock_setup "waiting for it"
+		if [ ! -e "$tree" ]; then
+			free=$(df -Pm "$LM_CACHE" | awk 'NR == 2 { print $4 }')
+			[ "$free" -ge 5000 ] ||
+				die "$LM_CACHE has $free MiB free, 5000 MiB are needed: free some, or set XDG_CACHE_HOME to another disk"
+			say "setting up in $LM_CACHE: tree, kernel, driver, QEMU; 12 to 16 minutes in all"
+			need_package mmdebstrap mmdebstrap
+			step "make the tree of Debian $LM_SUITE" 100 on_host sh "$LM_SRC/tools/lab/tree" ||
+				die "could not make the tree: is there a network, has the mirror $LM_SUITE, has the disk 3 GiB free?"
+		fi
+		unlock_setup
+	fi
+	touch "$tree"
 }
 
 # Ending a run is ending one process: the kernel then ends all that is in its
@@ -155,7 +162,6 @@ tree_dir()
 stop_child()
 {
 	trap '' INT TERM HUP
-	[ -z "${LM_BEAT:-}" ] || kill "$LM_BEAT" 2>/dev/null || :
 	if [ -n "${LM_CHILD:-}" ]; then
 		kill -KILL "$LM_CHILD" 2>/dev/null || :
 		wait "$LM_CHILD" 2>/dev/null || :
@@ -191,16 +197,18 @@ on_host()
 	child unshare --mount --pid --fork --kill-child --mount-proc "$@"
 }
 
-# in_tree [--host-net] [--bind SRC=DST]... COMMAND...: run COMMAND in the tree, in
-# namespaces of its own. With LM_DETACH, a file for its output, it goes on when this
-# shell has ended.
+# in_tree COMMAND...: run COMMAND in the tree, in namespaces of its own, with the host's network. With
+# LM_DETACH, a file for its output, it goes on when this shell has ended.
 in_tree()
 {
-	net=--net
-	[ "$1" = --host-net ] && net= && shift
-	# shellcheck disable=SC2086 # $net is one option or none
-	set -- unshare --mount --pid --fork --kill-child --uts --ipc $net \
-		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" "$@"
+	for set in $(env | sed -n 's/^\(VDPA_[A-Z_]*\)=.*/\1/p'); do
+		eval "value=\$$set"
+		# shellcheck disable=SC2154 # eval sets it
+		set -- "$set=$value" "$@"
+	done
+	set -- unshare --mount --pid --fork --kill-child --uts --ipc \
+		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" \
+		env LM_HOST_RUN="$LM_RUN" LM_HOST_CWD="$PWD" LM_TREE="$(basename "$(tree_dir)")" "$@"
 	if [ -n "${LM_DETACH:-}" ]; then
 		# with the locks (8, 9): they are held for as long as it lives
 		setsid "$@" </dev/null >"$LM_DETACH" 2>&1 5>&- &

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=migration cost=114 variants=stock
 """The migration tests can fail: when the device drops one log bit in a few, without a word, what L2
 holds in its memory is seen to be wrong after the migration, every time."""
 from vlm import l2, tap

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=kselftest cost=529 variants=debug
 """The kselftests, and the driver's KUnit tests, on a kernel that reports what a stock one lets
 pass (tools/linux/debug.config): nothing is reported, no memory is leaked, and the checks are
 still on when all is done. So, too, when each allocation fails in its turn, and a hostile VMM makes
@@ -45,8 +46,7 @@ def counted(figures, pattern):
     return sum(int(found.group(1)) for found in (re.search(pattern, f) for f in figures) if found)
 
 
-with tap.Tap() as t, tap.make_lab(devices=1, device_props=f"{kselftest.PROPS},page-per-vq=on",
-                                  **debug.kernel()) as lab:
+with tap.Tap() as t, tap.make_lab(devices=1, device_props=f"{kselftest.PROPS},page-per-vq=on") as lab:
     l1 = lab.l1s[0]
     t.note(f"up after {l1.ready_seconds:.1f} s")
     begin = time.monotonic()

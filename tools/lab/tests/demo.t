@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=migration cost=126 variants=stock
 """make demo shows a migration on the device's log and one by shadow virtqueues, side by side."""
 import contextlib
 import io

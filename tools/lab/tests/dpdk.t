@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=vmm cost=57 variants=stock needs=dpdk
 """DPDK drives a device as well as QEMU does: Debian's testpmd, with a virtio-user port on
 /dev/vhost-vdpa-0, sends and answers; its port is stopped and started; it is killed and comes back. On one
 pair of queues, and on two with a control virtqueue. Its packed rings, which cannot run, are refused."""
@@ -14,7 +15,7 @@ import time
 from vlm import kselftest, l2, net, tap
 from vlm.l1 import LabError
 
-DPDK = os.environ["LM_DPDK"]
+DPDK = tap.folder("dpdk")
 MAC = "52:54:00:77:00:02"
 PROMPT = "testpmd> "
 # a core that polls is one of two, and each instruction is emulated
@@ -140,8 +141,6 @@ def take(l1, function, *words):
     t.equal(l2.take_over(l1, function, mac=MAC, words=words), l2.NODE, f"function {function}: it is made a device")
 
 
-if not DPDK:
-    tap.skip_all("Debian's DPDK could not be had")
 with tap.Tap() as t:
     with tap.make_lab(devices=2, queues=2, vdpa_modules="stock", memory=1536,
                       device_props=f"{kselftest.PROPS},packed=on,rx_queue_size=1024,tx_queue_size=1024;{kselftest.PROPS},mq=on") as lab:

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=build cost=37
 # The driver builds without a word from compiler (W=1) and sparse (C=1), and against a kernel that
 # it is not for it does not begin to, and says why.
 . "$(dirname "$0")/tap.sh"

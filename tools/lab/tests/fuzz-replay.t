@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=device cost=1 needs=qemu
 """What the fuzzer has started with, and what it has found: the device survives each of
 tools/qemu/traces, which `tools/qemu/fuzz trace` has made of inputs, one after the other."""
 import glob
@@ -10,7 +11,6 @@ import subprocess
 import tempfile
 
 from vlm import tap
-from vlm.lab import parse_config
 from vlm.qmp import QMP
 
 SRC = "/virtio-lm/src"
@@ -65,7 +65,7 @@ class Machine:
 
 with tap.Tap() as t:
     os.makedirs(RUN, exist_ok=True)
-    config = parse_config(os.environ["LM_OPTIONS"].split("\n")[1:])
+    config = tap.config()
     for kind in "plain", "iommu":
         machine = Machine(config.qemu, kind)
         traces = sorted(glob.glob(f"{SRC}/tools/qemu/traces/*.qtest"))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=device cost=9000 needs=qemu,qemu-fuzz form=long
 """Whatever a guest writes to the device's registers, and has in its memory, QEMU's fuzzer with the
 address and undefined behaviour sanitizers finds nothing, and nothing keeps QEMU busy for a minute: on
 the device by itself, and behind an intel-iommu that is fuzzed along.
@@ -15,7 +16,7 @@ import time
 
 from vlm import tap
 
-INPUTS = int(os.environ["LM_FUZZ_INPUTS"] or 10_000_000)
+INPUTS = tap.parameter("inputs", 10_000_000)
 WAYS = ("plain", "iommu")
 # as many at a time as the progress is saved after
 AT_ONCE = 250_000

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=driver cost=85,128 variants=stock,debug
 """The driver on a device that misbehaves (x-lm-*, tools/qemu/docs/system/devices/vdpa-net.rst):
 each lifetime of it, from bind to unbind, ends in success or in a clean errno, no wait is without
 end, the kernel reports nothing, and the same device, once it behaves, works.
 
-LM_HOSTILE_LIVES says how many lifetimes. LM_HOSTILE_SEED is the first one's seed; each has the
-next, so that one alone is repeated with its own seed and LM_HOSTILE_LIVES=1."""
+`lab check --lives` says how many lifetimes. --seed is the first one's seed; each has the next, so that one
+alone is repeated with its own seed and --lives 1."""
 import collections
 import errno
 import os
@@ -18,7 +19,7 @@ from vlm import kselftest, l2, tap
 from vlm.l1 import LabError, UP_LINE, findings
 from vlm.qmp import QMP
 
-SEED = int(os.environ["LM_HOSTILE_SEED"] or random.randrange(1 << 32))
+SEED = tap.parameter("seed", random.randrange(1 << 32))
 DRIVER = "virtio_lm_vdpa"
 # the driver's bound on each wait for the device
 DEADLINE_MS = 50
@@ -84,8 +85,7 @@ EACH = [(name, value) for name, values in HOSTILE.items() for value in values]
 EARLY = ("num-queues", "notify-off")
 # each of them alone, from the beginning and late; a debug kernel takes several times as long for a
 # lifetime, and has the most of them in the long form
-LIVES = int(os.environ["LM_HOSTILE_LIVES"] or
-            (10000 if tap.DEBUG and tap.long_form() else 50 if tap.DEBUG else 4 * len(EACH)))
+LIVES = tap.parameter("lives", 10000 if tap.DEBUG and tap.long_form() else 50 if tap.DEBUG else 4 * len(EACH))
 
 
 class Lives:
@@ -197,7 +197,7 @@ def run_lives(t, l1):
     unclean, dishonest, found = [], [], []
     done = tap.Progress(lives=0, seed=SEED, good=0)
     first, before = done["seed"], done["lives"]
-    t.note(f"LM_HOSTILE_SEED={first} LM_HOSTILE_LIVES={LIVES}")
+    t.note(f"--seed {first} --lives {LIVES}")
     complaints = Complaints(l1)
     complaints.new()
     start = time.monotonic()
@@ -206,7 +206,7 @@ def run_lives(t, l1):
         try:
             err, step = lives.live(seed, props, late)
         except LabError:
-            t.note(f"LM_HOSTILE_SEED={seed} LM_HOSTILE_LIVES=1: {props}, {'late' if late else ''}")
+            t.note(f"--seed {seed} --lives 1: {props}, {'late' if late else ''}")
             raise
         ended[f"{step}: {errno.errorcode.get(err, err)}" if err else ""] += 1
         if err and not props:

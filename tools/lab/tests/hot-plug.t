@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=vmm cost=300 variants=stock form=long
 """L2's NICs come and go while it runs: one that is refused leaves nothing behind; one that is plugged has its
 network beside the first one; L2 migrates with both, each on its device's log; while it does, none can be
 unplugged; and at the destination the second one goes, and comes back."""

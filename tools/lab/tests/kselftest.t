@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=kselftest cost=207 variants=stock
 """The kselftests of tools/testing/selftests/vdpa on the stock kernel, on each kind of vDPA
 parent."""
 from vlm import kselftest, tap

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=lab cost=44 variants=stock
 # The lab itself: commands in an L1, and nothing left behind whatever ends it. It is run in a
 # lab's tree, by `lab check`: what this test starts are labs in that one.
 
@@ -35,29 +36,38 @@ gone()
 
 up()
 {
-	# shellcheck disable=SC2086 # several words
-	env LM_TEST="$name" "$lab" --lab "$name" up $1 >&2
+	env LM_TEST="$name" "$lab" --lab "$name" up "$@" >&2
 }
 
-# the options that the other tests run with
-mine=$(echo "$LM_OPTIONS" | grep -E '^--(qemu=/virtio-lm/user|(accel|device-props|memory)=)' | tr '\n' ' ')
-case $LM_QEMU in
-'' | */source) ;;
-*) mine="$mine --qemu-base ${LM_QEMU##*/}" ;;
-esac
+# the options that the other tests run with, one a line
+IFS='
+'
+# shellcheck disable=SC2086 # split at newlines
+set -- $LAB_UP
+unset IFS
 before=$(left)
 
 is "check: refuses a test that does not exist, before it sets anything up" \
 	"$("$lab" check no-such-test 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no test no-such-test'
-
 is "demo: refuses a single L1, before it sets anything up" "$("$lab" demo --l1s 1 2>&1)" \
 	'virtio-lm: lab demo moves L2 from one L1 to another: --l1s is 2 or more, not 1'
-is "up: refuses an unknown accelerator" "$("$lab" up --accel KVM 2>&1)" \
-	'virtio-lm: --accel: KVM is none of its values; lab up --help lists them'
-is "up: refuses an unknown base of QEMU" "$("$lab" up --qemu-base oldest 2>&1)" \
-	'virtio-lm: --qemu-base: there is no base oldest; lab up --help lists them'
+is "up: refuses an unknown accelerator" "$("$lab" up --accel KVM 2>&1 | sed 's/;.*//')" \
+	'virtio-lm: --accel: there is no KVM'
+is "up: refuses an unknown base of QEMU" "$("$lab" up --qemu-base oldest 2>&1 | sed 's/;.*//')" \
+	'virtio-lm: --qemu-base: there is no oldest'
+is "up: refuses a number that is out of range" "$("$lab" up --cpus 1 2>&1 | sed 's/;.*//')" \
+	'virtio-lm: --cpus: 1 is out of range'
+is "up: refuses a file that is not there" "$("$lab" up --qemu /no/such/qemu 2>&1)" \
+	'virtio-lm: --qemu: there is no file /no/such/qemu'
+is "up: refuses an option that it does not have" "$("$lab" up --memroy 1024 2>&1 | sed 's/;.*//')" \
+	'virtio-lm: unrecognized arguments: --memroy 1024'
+is "a command that is not one is refused" "$("$lab" upp 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no command upp'
+for command in setup up demo soak check fuzz vdpa exec l2 migrate console qmp logs status down shell distclean; do
+	"$lab" "$command" --help | grep -q "^usage: lab $command" && "$lab" --help | grep -q "^  $command "
+	ok $? "$command: has its help, and lab --help names it"
+done
 
-up "$mine"
+up "$@"
 ok $? "up: an L1 boots"
 is "migrate: refuses an L1 that runs no L2" "$("$lab" --lab "$name" migrate l1a 2>&1)" \
 	'virtio-lm: l1a runs no L2: lab l2 status tells where it is'
@@ -76,7 +86,7 @@ ok $? "down: nothing is left"
 "$lab" --lab "$name" exec l1a true 2>/dev/null
 is "exec: refuses when nothing is up" $? 1
 
-up "$mine"
+up "$@"
 # the first process of all that the lab is made of, by its lock
 for pid in $(pgrep -x unshare); do
 	if cat "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n' | grep -qx "LM_TEST=$name"; then kill -9 "$pid"; fi

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=driver cost=77 variants=stock
 """What an administrator does with the driver, and what its kernel log says of it: who keeps a device
 from being deleted, why a request is refused, what an IOMMU lacks; virtual functions; and what a VMM
 cannot do to the machine by opening and closing its device."""

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=build cost=1500 variants=stock needs=qemu-sources form=long
 """Where the mirror no longer has the newest base, make demo ends well on the next one."""
 import contextlib
 import io

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=migration cost=2500 variants=stock form=long
 """L2 goes there and back again and again under traffic, and is intact each time."""
 import os
 
 from vlm import soak, tap
 
-ROUNDS = int(os.environ["LM_ROUNDS"] or 20)
+ROUNDS = tap.parameter("rounds", 20)
 # as many with one L2
 AT_ONCE = 10
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=build cost=64
 """The sources: licence lines, kernel style, kernel-doc, and documents that build."""
 import os
 import re
 import subprocess
 
 from vlm import tap
-from vlm.lab import parse_config
 
 SRC = "/virtio-lm/src"
 RUN = "/virtio-lm/run/sources"
@@ -34,7 +34,7 @@ def output(*command, cwd=SRC):
 
 with tap.Tap() as t:
     os.makedirs(RUN)
-    scripts = parse_config(os.environ["LM_OPTIONS"].split("\n")[1:]).tools + "/scripts"
+    scripts = tap.config().tools + "/scripts"
 
     licenced = [p for p in files("drivers", "include", "tools", "Documentation",
                                  ext=(".c", ".h", ".py", ".rs", ".t", ".rst", ".yaml", "Makefile", "Kconfig"))]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=kselftest cost=218 variants=stock
 """A virtual function is a vDPA device like any other: an L2 on it migrates there and back on its log,
 under traffic, and all kselftests pass on it. Its physical function is left to virtio-pci."""
 from vlm import kselftest, l2, nested, sriov, tap

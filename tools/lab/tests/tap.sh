@@ -19,7 +19,7 @@ ok()
 # need_our_qemu: skip the whole file where QEMUs of the user's take the place of ours
 need_our_qemu()
 {
-	[ "$LM_QEMU" ] && return
+	[ "$LAB_QEMU" ] && return
 	echo "1..0 # SKIP it is about the QEMU of this checkout, and --qemu and --l2-qemu are given"
 	exit 0
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=vmm cost=52 variants=stock needs=vhost-crate
 """rust-vmm's vhost crate, by which cloud-hypervisor has its vDPA devices, drives a device: a program with
 Debian's (vdpa-net.rs) makes cloud-hypervisor's calls in their order, and answers pings. It is ended,
 leaves the device suspended as for a migration, and is killed; each time it comes back on the same device.
@@ -14,7 +15,7 @@ import time
 from vlm import l2, nested, net, tap
 from vlm.l1 import LabError
 
-CRATE = os.environ["LM_VHOST_CRATE"]
+CRATE = tap.folder("vhost-crate")
 PID = "/run/vdpa-net.pid"
 SECONDS = 60
 PINGS = 50
@@ -94,8 +95,6 @@ def ends(t, program, what, word=""):
     t.ok(PINGS <= int(found[4]) <= int(found[1]), f"{what}: and has sent the answers")
 
 
-if not CRATE:
-    tap.skip_all("no program with Debian's vhost crate could be had")
 with tap.Tap() as t:
     with tap.make_lab(l2_memory=128) as lab:
         l1 = lab.l1s[0]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=driver cost=58 variants=stock
 """A kernel drives a device by itself, through virtio_vdpa: its network interface has the MAC and the
 MTU that the device was given, and packets go both ways; again after each of many changes between
 virtio_vdpa and vhost-vdpa, and with a control virtqueue and two pairs of queues."""

@@ -1,23 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L1s whose kernel reports what a stock one lets pass (tools/linux/debug.config)."""
-import os
 import re
 import time
 
 # How many times slower than a stock kernel this one is
 SLOW = 4
 DEBUGFS = "/sys/kernel/debug"
-# every report and not the first alone, in a log that does not wrap around
-APPEND = "kasan_multi_shot log_buf_len=8M"
 # without its look for leaks all else takes half the time
 NO_KMEMLEAK = "kmemleak=off"
-
-
-def kernel():
-    """What a lab's configuration has to have. The driver and the dirty log are in this kernel's
-    tree."""
-    return {"kernel": os.environ["LM_DEBUG_KERNEL"], "driver": "", "vdpa_modules": "stock",
-            "append": APPEND}
 
 
 def findings(l1):

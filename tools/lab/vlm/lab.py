@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A lab: L1s on the two bridges. The object that the command line, the demo and the tests share."""
-import argparse
 import dataclasses
 import json
 import os
@@ -11,80 +10,11 @@ import tempfile
 import time
 
 from . import net
+from .config import Config
 from .l1 import L1, LabError
 
 PROBE_SECONDS = 10
 PROGRESS = sys.stdout
-
-
-@dataclasses.dataclass
-class Config:
-    """What a lab is made of; every field is an option of `lab up`."""
-    qemu: str = ""
-    kernel: str = ""
-    driver: str = ""
-    simulator: str = ""
-    log_modules: str = ""
-    vdpa_modules: str = "log"
-    tools: str = ""
-    l2_qemu: str = ""
-    dirty_log: str = "auto"
-    l2_kernel: str = ""
-    l2_initrd: str = ""
-    l1s: int = 1
-    cpus: int = 2
-    memory: int = 1024
-    devices: int = 1
-    queues: int = 1
-    # a stock QEMU as L2's VMM may want queues of 1024, whatever it is told: see lab.rst
-    device_props: str = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024"
-    iommu: str = "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48"
-    append: str = ""
-    qemu_args: str = ""
-    l2_memory: int = 256
-    l2_append: str = ""
-    l2_qemu_args: str = ""
-    rate: int = 200
-    pages: int = 2000
-    accel: str = "auto"
-    kvm: bool = False
-
-    def __post_init__(self):
-        if self.accel not in ("auto", "kvm", "tcg"):
-            raise LabError(f"accel {self.accel}: it is auto, kvm or tcg")
-        if not 1 <= self.l1s <= 8:
-            raise LabError(f"{self.l1s} L1s: between 1 and 8 are possible")
-        if self.cpus < 2:
-            raise LabError("an L1 needs at least 2 vCPUs: with one, TCG turns the guest's atomic "
-                           "exchange into a load and a store, and bits that the device sets in "
-                           "between are lost")
-        for what in self.qemu, self.l2_qemu, f"{self.kernel}/vmlinux":
-            if not os.path.exists(what):
-                raise LabError(f"{what} does not exist in the tree")
-
-
-def add_config(parser):
-    """An option for each field of Config."""
-    for field in dataclasses.fields(Config):
-        if field.name != "kvm":
-            parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default),
-                                default=field.default)
-
-
-def config_of(args):
-    """The Config that the options ask for."""
-    return Config(**{field.name: getattr(args, field.name)
-                     for field in dataclasses.fields(Config) if field.name != "kvm"})
-
-
-def parse_config(options, **changes):
-    """The Config of options alone, as `lab check` hands them to the tests."""
-    parser = argparse.ArgumentParser()
-    add_config(parser)
-    args = parser.parse_args(options)
-    for name, value in changes.items():
-        setattr(args, name, value)
-    return config_of(args)
 
 
 def say(text):
@@ -156,6 +86,9 @@ class Lab:
     def start(self):
         """Boot all of them side by side."""
         config = self.config
+        for what in config.qemu, config.l2_qemu, f"{config.kernel}/vmlinux":
+            if not os.path.exists(what):
+                raise LabError(f"{what} does not exist in the tree")
         config.kvm = config.accel == "kvm" or (config.accel == "auto" and kvm_works(config))
         net.create()
         names = ", ".join(l1.name for l1 in self.l1s)

@@ -20,7 +20,7 @@ def make_lab(**changes):
         # L2 has the stock kernel
         stock = tap.config().kernel
         changes = {"l2_kernel": f"{stock}/vmlinux", "l2_initrd": f"{stock}/l2.gz", "l2_memory": 96,
-                   "append": f"{debug.APPEND} {debug.NO_KMEMLEAK}", "memory": 1536,
+                   "append": f"{tap.KERNEL['append']} {debug.NO_KMEMLEAK}", "memory": 1536,
                    "rate": DEBUG_RATE, "pages": DEBUG_PAGES, **changes}
     return tap.make_lab(**{"l1s": 2, "l2_memory": 128, **changes})
 

@@ -6,17 +6,30 @@ import sys
 
 from . import debug
 from . import lab as lab_module
+from .config import Config
 from .l1 import LabError
-from .lab import Lab, parse_config
+from .lab import Lab
 from .qmp import QMPError
 
-# A test whose name ends so is another one's link, and has L1s with the debug kernel
-DEBUG = sys.argv[0].endswith("-debug.t")
+with open(os.environ["LAB_CHECK"], encoding="utf-8") as _file:
+    # what cli/runner.py tells all tests
+    CHECK = json.load(_file)
+# this test, and the kernel of its L1s
+NAME = os.environ["LAB_TEST"]
+VARIANT = os.environ["LAB_VARIANT"]
+DEBUG = VARIANT == "debug"
+KERNEL = CHECK["kernels"].get(VARIANT, {})
 
 
 def long_form():
     """Is this make check-long?"""
-    return os.environ.get("LM_LONG") == "1"
+    return CHECK["long"]
+
+
+def parameter(name, usual):
+    """What `lab check` was told of that name: rounds, lives, inputs, seed; or the test's own."""
+    value = CHECK["parameters"][name]
+    return usual if value is None else value
 
 
 class Tap:
@@ -113,7 +126,14 @@ class Progress:
 
 def config(**changes):
     """The lab's configuration, as `lab check` has it."""
-    return parse_config(os.environ["LM_OPTIONS"].split("\n")[1:], **changes)
+    return Config(**{**CHECK["config"], **changes})
+
+
+def folder(name):
+    """The folder of an artefact that the test needs, by its declaration. Without it there is nothing to do."""
+    if not CHECK["folders"][name]:
+        skip_all(f"{name} could not be made")
+    return CHECK["folders"][name]
 
 
 def skip_all(why):
@@ -124,9 +144,9 @@ def skip_all(why):
 
 def qemu_dir():
     """The folder of the QEMU that this checkout has built: bin/, and sources and objects beside it."""
-    if not os.environ["LM_QEMU"]:
+    if not CHECK["qemu_folder"]:
         skip_all("it is about the QEMU of this checkout, and --qemu and --l2-qemu are given")
-    return os.environ["LM_QEMU"]
+    return CHECK["qemu_folder"]
 
 
 def need_log():
@@ -137,7 +157,7 @@ def need_log():
 
 def run_dir():
     """The folder for the logs of this test, which is named after it."""
-    path = f"/virtio-lm/run/{os.path.basename(sys.argv[0]).removesuffix('.t')}"
+    path = f"/virtio-lm/run/{NAME}"
     os.makedirs(path, exist_ok=True)
     # stdout is the TAP stream
     lab_module.PROGRESS = sys.stderr
@@ -146,6 +166,5 @@ def run_dir():
 
 def make_lab(**changes):
     """A lab of this test's own."""
-    if DEBUG:
-        changes = {**debug.kernel(), **changes}
+    changes = {**KERNEL, **changes}
     return Lab(config(**changes), run_dir())

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""python3 -m cli [--first] COMMAND ...: what tools/lab/lab runs inside the tree. --first: no more than a look at
+the command line, which may be on the host; exit status 3 says that this was all (help, a list)."""
+import argparse
+import re
+import sys
+
+from . import options, tests
+from .options import UsageError
+
+COMMANDS = ("setup", "up", "demo", "soak", "check", "fuzz", "vdpa", "exec", "l2", "migrate", "console", "qmp", "logs",
+            "status", "down", "shell", "distclean")
+# what else than options the commands of many options take
+USAGE = {"soak": " [N]", "check": " [TEST]..."}
+EXAMPLES = "A QEMU or driver of yours runs in the lab's tree: build it there (lab shell)."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with errors in this project's form, and help that ends as --first wants it."""
+
+    def __init__(self, **words):
+        super().__init__(allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
+                         **words)
+
+    def error(self, message):
+        # argparse puts its own words before those of a type
+        found = re.match(r"argument --\S+: (invalid \w+ value: .*)$", message)
+        raise UsageError(f"{found[1] if found else message}; lab {self.prog.split()[-1]} --help tells more")
+
+    def exit(self, status=0, message=None):
+        sys.exit(status or 3)
+
+    def _get_value(self, action, arg_string):
+        # of a value, the option's own words and no others
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as err:
+            raise UsageError(str(err)) from err
+
+
+def parser():
+    """Of all commands."""
+    top = Parser(prog="lab", usage="lab [--lab NAME] COMMAND [OPTION]...")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="lab")
+
+    def command(name, text, lab=False, json=False, **defaults):
+        sub = commands.add_parser(name, description=text, epilog=EXAMPLES if lab else None,
+                                  usage=f"lab {name} [OPTION]..." + USAGE.get(name, "") if lab else None)
+        sub.set_defaults(**defaults)
+        if lab:
+            options.add(sub, options.LAB, defaults)
+        if json:
+            sub.add_argument("--json", action="store_true", help="for programs")
+        return sub
+
+    command("setup", "Make tree, kernel images, driver, QEMU, debug kernel where they are missing or have changed.", lab=True)
+    command("up", "Start L1 guests, and keep them until `lab down`.", lab=True)
+    command("demo", "Two L1s, an L2 with traffic, migrated live; a report.", lab=True, l1s=2)
+    sub = command("soak", "L2 goes there and back N times, and its memory is checked each time.", lab=True, l1s=2, l2_memory=128)
+    sub.add_argument("rounds", metavar="N", nargs="?", default=200, type=options.TESTS[0].check, help="(200)")
+    sub = command("check", "Run the tests, or those that are named, two at a time. The options of lab up are for a kernel, "
+                  "QEMU or driver of yours.", lab=True)
+    sub.add_argument("tests", metavar="TEST", nargs="*", help="see --list")
+    sub.add_argument("--list", action="store_true", help="show the tests that there are, and what they promise")
+    sub.add_argument("--group", action="append", choices=tests.GROUPS, help="the tests of a group; can be repeated")
+    sub.add_argument("--variant", action="append", choices=(*tests.VARIANTS, "none"),
+                     help="the tests on a kernel, or on none; can be repeated")
+    sub.add_argument("--long", action="store_true",
+                     help="in their long form, which takes hours, and ends with a table of what was counted; one that was "
+                     "ended goes on where it was, as long as this checkout and the options are the same")
+    sub.add_argument("--verbose", action="store_true", help="show all that they say")
+    options.add(sub, options.TESTS, {"rounds": None, "lives": None, "inputs": None, "seed": None})
+    sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by itself, or "
+                  "behind an intel-iommu, which is fuzzed along; in as many processes as there are processors. What covers "
+                  "more of the code is kept in the cache, and the next run goes on from there. An input that crashes is "
+                  "kept in the folder of logs, and ends its process; one that takes 10 s is kept as well. The first run "
+                  "installs clang in a tree of its own (1 GB), and builds QEMU anew.", qemu_base="", qemu_source="")
+    sub.add_argument("way", choices=("plain", "iommu"))
+    sub.add_argument("seconds", metavar="SECONDS", type=int)
+    sub = command("vdpa", "In an L1: load the driver, let it take the vdpa functions over and make devices of them; prints the "
+                  "/dev/vhost-vdpa-N of each.", json=True)
+    sub.add_argument("l1", metavar="L1", nargs="?", default="l1a", help="(l1a)")
+    sub = command("exec", "Run COMMAND as root in an L1, stdin passed, output streamed; ends with its exit status. For a "
+                  "pipeline: lab exec l1a sh -c 'dmesg | tail'")
+    sub.add_argument("l1", metavar="L1")
+    sub.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="(a shell)")
+    sub = command("l2", "Boot an L2 in an L1, on its /dev/vhost-vdpa-0; end it; tell where it runs (exit status 1: nowhere).",
+                  json=True)
+    sub.add_argument("what", choices=("start", "stop", "status"))
+    sub.add_argument("l1", metavar="L1", nargs="?", default="l1a", help="(l1a)")
+    sub = command("migrate", "Move L2 live, from where it runs to another L1; prints time and downtime.", json=True)
+    sub.add_argument("src", metavar="SRC", nargs="?", help="(where it runs)")
+    sub.add_argument("dst", metavar="DST", nargs="?", help="(the first other one)")
+    sub = command("console", "A guest's serial console; Ctrl-] leaves it.")
+    sub.add_argument("guest", metavar="L1|l2")
+    sub = command("qmp", "Run a command of a guest's QEMU, for instance: lab qmp l1a query-status, lab qmp l2 "
+                  "human-monitor-command command-line='info network'. Prints the answer as JSON.")
+    sub.add_argument("guest", metavar="L1|l2")
+    sub.add_argument("words", metavar="COMMAND [NAME=VALUE]", nargs=argparse.REMAINDER)
+    sub = command("logs", "Name the logs of the lab that is up, or show the end of a guest's.")
+    sub.add_argument("guest", metavar="L1|l2", nargs="?")
+    command("status", "The L1s, and L2.", json=True)
+    command("down", "End the lab; its logs stay.")
+    sub = command("shell", "Run a command (bash) in the tree, with the host's network, this checkout at /virtio-lm/src, the cache "
+                  "at /virtio-lm/cache and the host's files at /virtio-lm/host.")
+    sub.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER)
+    command("distclean", "End every lab and remove the cache.")
+    return top
+
+
+def parse(argv):
+    """The command line, looked at as far as that can be done without anything made."""
+    top = parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise UsageError(f"there is no command {argv[0]}; lab --help lists them")
+    args = top.parse_args(argv)
+    if hasattr(args, "kernel"):
+        options.consistent(args)
+    if args.command in ("demo", "soak") and args.l1s < 2:
+        raise UsageError(f"lab {args.command} moves L2 from one L1 to another: --l1s is 2 or more, not {args.l1s}")
+    if args.command == "qmp" and not args.words:
+        raise UsageError("lab qmp wants a command: lab qmp --help")
+    if args.command == "check":
+        args.chosen = tests.choose(args.tests, args.group, args.variant, args.long)
+    return args
+
+
+def main():
+    """Parse; and run, unless it is only for --first."""
+    first = sys.argv[1:2] == ["--first"]
+    try:
+        args = parse(sys.argv[2:] if first else sys.argv[1:])
+        if args.command == "check" and args.list:
+            from . import runner
+            print(runner.listing(args.chosen))
+            return 3
+    except UsageError as err:
+        print(f"virtio-lm: {err}", file=sys.stderr)
+        return 1
+    if first:
+        return 0
+    # what is beyond this wants the tree's Python
+    from . import commands
+    return commands.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

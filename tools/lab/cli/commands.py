@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands that set up and run something. Those to a lab that is up are in attached.py."""
+import glob
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from vlm import demo, soak
+from vlm.l1 import LabError
+from vlm.lab import Lab, say
+from vlm.qmp import QMPError
+
+from . import attached, kernels, options, runner
+from .artefacts import Qemu, fuzz_tree, make
+from .setup import parts
+from .steps import CACHE, RUN, SRC, SetupLock, StepError, outside
+from .steps import say as tell
+
+FUZZ = f"{SRC}/tools/qemu/fuzz"
+
+
+def do_setup(args):
+    """All of it."""
+    parts(args)
+    with SetupLock():
+        kernels.debug()
+    return 0
+
+
+def do_up(args):
+    """Start a lab and hold it until it is taken down, from outside, by ending this process."""
+    made, _ = parts(args)
+    lab = Lab(options.config_of(args, made), RUN)
+    lab.start()
+    with open(f"{RUN}/ready", "w", encoding="ascii"):
+        pass
+    say("ready")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        running = list(lab.l1s)
+        while running:
+            time.sleep(0.5)
+            for l1 in [l1 for l1 in running if not l1.alive()]:
+                say(f"{l1.name}: QEMU has ended: {l1.last_words()}")
+                running.remove(l1)
+    finally:
+        for name, lines in lab.stop().items():
+            for line in lines:
+                say(f"{name}: kernel: {line}")
+    return 0
+
+
+def do_demo(args):
+    """The demonstration."""
+    made, _ = parts(args)
+    status = demo.run(options.config_of(args, made), RUN)
+    tell(f"logs: {RUN}")
+    return status
+
+
+def do_soak(args):
+    """L2 there and back, often."""
+    made, _ = parts(args)
+    status = soak.run(options.config_of(args, made), RUN, args.rounds)
+    tell(f"logs: {RUN}")
+    return status
+
+
+def do_check(args):
+    """The tests."""
+    begin = time.monotonic()
+    made, folder = parts(args)
+    needs = {need for test in args.chosen for need in test.needs}
+    folders = {}
+    with SetupLock():
+        variants = {test.variant for test in args.chosen}
+        made_kernels = {"debug": kernels.debug()} if "debug" in variants else {}
+        for name in ("dpdk", "vhost-crate"):
+            folders[name] = make(name) if name in needs else ""
+        qemu = Qemu(args.qemu_base, args.qemu_source)
+        if "qemu-sources" in needs:
+            qemu.sources()
+        if "qemu-tsan" in needs:
+            qemu.make("tsan")
+        if "qemu-fuzz" in needs:
+            qemu.make("fuzz", 900, 5000, fuzz_tree())
+    # the short form does the same each time, the long one something new
+    if not args.long:
+        args.seed = 1 if args.seed is None else args.seed
+        os.environ.setdefault("VDPA_SEED", str(args.seed))
+    check = runner.told(options.config_of(args, made), made_kernels, args, folder, folders)
+    # tests see no network but what they make
+    os.unshare(os.CLONE_NEWNET)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    return runner.run(args.chosen, check, args.verbose, time.monotonic() - begin)
+
+
+def do_fuzz(args):
+    """QEMU's fuzzer, for a while."""
+    with SetupLock():
+        inside = fuzz_tree()
+        qemu = Qemu(args.qemu_base, args.qemu_source).make("fuzz", 900, 5000, inside)
+    corpus = f"{CACHE}/fuzz/{args.way}"
+    os.makedirs(corpus, exist_ok=True)
+    jobs = str(os.cpu_count())
+    tell(f"fuzzing in {jobs} processes for {args.seconds} s; what is found: {RUN}")
+    # QEMU has a word for each mistake of its guest, which would be gigabytes: its standard error is closed, not
+    # the sanitizers'. The run's folder is that of the tree inside
+    with open(f"{RUN}/fuzz.log", "w", encoding="utf-8") as log:
+        status = subprocess.run([*inside, "env", "-C", RUN, *(["FUZZ_IOMMU=1"] if args.way == "iommu" else []), FUZZ, "run",
+                                 qemu, corpus, f"-artifact_prefix={RUN}/", f"-jobs={jobs}", f"-workers={jobs}",
+                                 f"-max_total_time={args.seconds}", "-print_final_stats=1", "-close_fd_mask=2"],
+                                stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
+    count = 0
+    for path in glob.glob(f"{RUN}/fuzz-tree/fuzz-*.log"):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            count += sum(map(int, re.findall(r"^stat::number_of_executed_units: (\d+)", file.read(), re.M)))
+    print(f"{count} inputs")
+    if slow := glob.glob(f"{RUN}/fuzz-tree/slow-unit-*"):
+        tell(f"an input took 10 s or more: {' '.join(slow)}")
+    if status or not count:
+        raise StepError(f"an input crashed, or nothing ran: see {RUN}/fuzz.log")
+    return 0
+
+
+COMMANDS = {"setup": do_setup, "up": do_up, "demo": do_demo, "soak": do_soak, "check": do_check, "fuzz": do_fuzz}
+
+
+def run(args):
+    """A command; what is expected to go wrong is one line."""
+    try:
+        return (COMMANDS.get(args.command) or attached.COMMANDS[args.command])(args)
+    except (LabError, QMPError, StepError) as err:
+        print(f"virtio-lm: {outside(str(err))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs the tests, two at a time, and shows how it goes."""
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+from . import report
+from .steps import CACHE, RUN, SRC, say
+
+# what a test took the last time is what it will take: the longest first
+TIMES = f"{CACHE}/times.json"
+# the user is told what runs that often
+BEAT = 60
+
+
+def known_times():
+    """Of earlier runs on this machine, by the test's name."""
+    try:
+        with open(TIMES, encoding="ascii") as file:
+            return json.load(file)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def keep_times(results):
+    """For the next run."""
+    times = {**known_times(), **{result.name: round(result.seconds) for result in results if not result.failed()}}
+    with open(TIMES + ".new", "w", encoding="ascii") as file:
+        json.dump(times, file)
+    os.rename(TIMES + ".new", TIMES)
+
+
+class Runner:
+    """The tests that are to be run, and those that have been."""
+
+    def __init__(self, tests, long, verbose, environment):
+        times = {} if long else known_times()
+        self.waiting = sorted(tests, key=lambda test: -times.get(test.name, test.cost))
+        self.total = len(tests)
+        self.verbose = verbose
+        self.environment = environment
+        # the fuzzer takes what the other two leave
+        self.jobs = 3 if any("qemu-fuzz" in test.needs for test in tests) else 2
+        self.running = {}
+        self.results = []
+        self.lock = threading.Condition()
+
+    def next(self):
+        """The test to start now, if there is one: the vCPUs of two debug kernels would wait for each other."""
+        busy = {test.variant for test in self.running}
+        for test in self.waiting:
+            if test.variant == "debug" and "debug" in busy:
+                continue
+            self.waiting.remove(test)
+            return test
+        return None
+
+    def run(self):
+        """All of them. The results, in the order in which they ended."""
+        beat = time.monotonic() + BEAT
+        with self.lock:
+            while self.waiting or self.running:
+                while len(self.running) < self.jobs and (test := self.next()):
+                    self.running[test] = time.monotonic()
+                    threading.Thread(target=self.one, args=(test,), daemon=True).start()
+                self.lock.wait(timeout=1)
+                if time.monotonic() > beat:
+                    beat = time.monotonic() + BEAT
+                    now = ", ".join(f"{test.name} {time.monotonic() - since:.0f} s"
+                                    for test, since in self.running.items())
+                    say(f"  {len(self.results)} of {self.total} done; running: {now}")
+        return self.results
+
+    def one(self, test):
+        """Run a test, in a thread of its own."""
+        begin = time.monotonic()
+        result = report.Result(test.name)
+        base = f"{RUN}/{test.name}"
+        with open(base + ".tap", "w", encoding="utf-8") as tap, open(base + ".err", "w", encoding="utf-8") as err:
+            proc = subprocess.Popen([test.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True,
+                                    errors="replace", env={**os.environ, **self.environment, "LAB_TEST": test.name,
+                                                           "LAB_VARIANT": test.variant})
+            for line in proc.stdout:
+                tap.write(line)
+                tap.flush()
+                promise = result.line(line.rstrip("\n"))
+                if self.verbose or promise and not promise.good:
+                    print(f"{test.name}: {line}", end="", flush=True)
+            status = proc.wait()
+        result.end(status, time.monotonic() - begin)
+        with open(base + ".json", "w", encoding="utf-8") as file:
+            json.dump({"seconds": result.seconds, "good": not result.failed()}, file)
+        with self.lock:
+            self.results.append(result)
+            del self.running[test]
+            self.tell(result)
+            self.lock.notify()
+
+    def tell(self, result):
+        """The user, that one has ended."""
+        print(f"[{len(self.results)}/{self.total}] {result.name}: {'FAILED' if result.failed() else 'ok'}, "
+              f"{report.totals([result])}, {result.seconds:.0f} s", flush=True)
+        for promise in result.failed():
+            print(f"    not ok: {promise.what}", flush=True)
+            for note in promise.notes[:10]:
+                print(f"      {note}", flush=True)
+
+
+def earlier(tests):
+    """Of those, what has passed in this run before it was ended: its results. One that has failed is not
+    forgotten because it is run again."""
+    found = []
+    for test in tests:
+        base = f"{RUN}/{test.name}"
+        if not os.path.exists(base + ".json"):
+            # of a run that was ended
+            if os.path.isdir(base):
+                os.rename(base, f"{base}.{time.strftime('%Y%m%d-%H%M%S')}")
+            continue
+        with open(base + ".json", encoding="utf-8") as file:
+            said = json.load(file)
+        if not said["good"]:
+            say(f"{test.name} has failed in this run before, see {base}.tap; remove {base}.* to have it counted "
+                f"anew, or all of {RUN}")
+            sys.exit(1)
+        say(f"{test.name} has passed before: remove {RUN} to have it run again")
+        result = report.Result(test.name)
+        with open(base + ".tap", encoding="utf-8") as file:
+            for line in file:
+                result.line(line.rstrip("\n"))
+        result.end(0, said["seconds"])
+        found.append(result)
+    return found
+
+
+def run(tests, check, verbose, setup_seconds):
+    """Run tests. check: what they are told, a dict. The exit status."""
+    begin = time.monotonic()
+    with open(f"{RUN}/check.json", "w", encoding="utf-8") as file:
+        json.dump(check, file, indent=1)
+    done = earlier(tests) if check["long"] else []
+    left = [test for test in tests if test.name not in {result.name for result in done}]
+    runner = Runner(left, check["long"], verbose,
+                    {"PYTHONPATH": f"{SRC}/tools/lab", "LAB_CHECK": f"{RUN}/check.json",
+                     "LAB_QEMU": check["qemu_folder"], "LAB_UP": "\n".join(check["up"])})
+    say(f"running {len(left)} tests, {runner.jobs} at a time; the longest first")
+    results = done + runner.run()
+    keep_times(results)
+    report.write(results)
+    for line in report.table(results) + report.skips(results):
+        print(line)
+    print(report.totals(results))
+    times = ", ".join(f"{result.name} {result.seconds:.0f} s" for result in sorted(results, key=lambda r: -r.seconds))
+    print(f"setup {setup_seconds:.0f} s, {times}; all of it {setup_seconds + time.monotonic() - begin:.0f} s")
+    say(f"logs: {RUN}; junit.xml and results.json are for programs")
+    return 1 if any(result.failed() for result in results) else 0
+
+
+def listing(tests):
+    """Of the tests, for the reader."""
+    lines = [f"{test.name:18} {test.group:10} {test.variant or '-':7} {test.cost:4} s  "
+             f"{'long form: ' if test.form == 'long' else ''}"
+             f"{textwrap.shorten(test.promise, 120, placeholder=' ...')}" for test in tests]
+    return "\n".join([f"{'test':18} {'group':10} {'kernel':7} {'about':>6}  promise", *lines])
+
+
+def told(config, kernels, args, folder, folders):
+    """What the tests are told: check.json. testlib.tap reads it."""
+    return {"config": dataclasses.asdict(config), "kernels": kernels, "long": args.long, "qemu_folder": folder,
+            "folders": folders, "up": up_words(args),
+            "parameters": {name: getattr(args, name) for name in ("rounds", "lives", "inputs", "seed")}}
+
+
+def up_words(args):
+    """The options for a `lab up` of a test's, inside this tree."""
+    words = [f"--accel={args.accel}", f"--device-props={args.device_props}", f"--memory={args.memory}"]
+    if args.qemu:
+        words.append(f"--qemu={args.qemu}")
+    if args.qemu_base:
+        words.append(f"--qemu-base={args.qemu_base}")
+    return words

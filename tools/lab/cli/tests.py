@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tests: each file of tools/lab/tests that can be executed and ends with .t. It declares itself in one line
+among its first:
+
+  # lab: group=migration cost=240,560 variants=stock,debug needs=log-modules form=both
+
+* group: what it is about; `lab check --group` runs one;
+* cost: about how many seconds it takes, for each variant: what takes longest is started first;
+* variants: the kernels of its L1s, of VARIANTS below. Without one it boots none;
+* needs: what setup makes for it alone, of NEEDS below;
+* form: both, or long for a test that only the long form has, or its name.
+
+A test of more than one variant is run once for each: `migration` and `migration-debug`."""
+import glob
+import os
+import re
+import typing
+
+from .options import SRC, UsageError
+
+FOLDER = f"{SRC}/tools/lab/tests"
+VARIANTS = ("stock", "debug")
+NEEDS = ("dpdk", "vhost-crate", "qemu", "qemu-fuzz", "qemu-sources", "qemu-tsan")
+GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab")
+FORMS = ("both", "long")
+DECLARATION = re.compile(r"^# lab: (.*)$", re.M)
+
+
+class Test(typing.NamedTuple):
+    """One variant of a test."""
+    name: str
+    path: str
+    promise: str
+    group: str
+    cost: int
+    variant: str
+    needs: tuple
+    form: str
+
+
+def fields_of(path, text):
+    """What a file declares."""
+    name = os.path.basename(path)
+    found = DECLARATION.findall(text)
+    if len(found) != 1:
+        raise UsageError(f"{name}: one of its first lines is to be a declaration, see tools/lab/cli/tests.py")
+    fields = dict(word.partition("=")[::2] for word in found[0].split())
+    for key, known in ("group", GROUPS), ("variants", VARIANTS), ("needs", NEEDS), ("form", FORMS):
+        for word in filter(None, fields.get(key, "").split(",")):
+            if word not in known:
+                raise UsageError(f"{name}: {key}={word} is none of {', '.join(known)}")
+    if unknown := set(fields) - {"group", "cost", "variants", "needs", "form"}:
+        raise UsageError(f"{name}: {', '.join(unknown)} cannot be declared")
+    if not fields.get("group") or not re.fullmatch(r"\d+(,\d+)*", fields.get("cost", "")):
+        raise UsageError(f"{name}: group= and cost= are to be declared")
+    return fields
+
+
+def promise_of(text):
+    """The first sentence of what a test says of itself."""
+    said = re.search(r'"""(.*?)"""', text, re.S) if '"""' in text else None
+    body = said[1] if said else " ".join(re.findall(r"^# (?!lab:|SPDX|shellcheck)(.*)$", text.split("\n. ")[0], re.M))
+    return re.split(r"(?<=\.)\s", " ".join(body.split()))[0]
+
+
+def find():
+    """All of them, by name."""
+    found = {}
+    for path in sorted(glob.glob(f"{FOLDER}/*.t")):
+        with open(path, encoding="utf-8") as file:
+            text = file.read(4000)
+        fields = fields_of(path, "\n".join(text.split("\n")[:12]))
+        if not os.access(path, os.X_OK):
+            raise UsageError(f"{os.path.basename(path)} cannot be executed: chmod +x")
+        variants = fields.get("variants", "").split(",")
+        costs = [int(cost) for cost in fields["cost"].split(",")]
+        if len(costs) != len(variants):
+            raise UsageError(f"{os.path.basename(path)}: cost= is for each of its variants")
+        stem = os.path.basename(path)[:-2]
+        for n, (variant, cost) in enumerate(zip(variants, costs)):
+            name = stem if n == 0 else f"{stem}-{variant}"
+            found[name] = Test(name, path, promise_of(text), fields["group"], cost, variant,
+                               tuple(filter(None, fields.get("needs", "").split(","))), fields.get("form", "both"))
+    return found
+
+
+def choose(names, groups, variants, long):
+    """Those that are asked for. A test that is named is run, of whatever form it is."""
+    tests = find()
+    for name in names:
+        if name not in tests:
+            raise UsageError(f"there is no test {name}; lab check --list shows those that there are")
+    chosen = [tests[name] for name in names] or \
+        [test for test in tests.values() if long or test.form == "both"]
+    chosen = [test for test in chosen if (not groups or test.group in groups)
+              and (not variants or (test.variant or "none") in variants)]
+    if not chosen:
+        raise UsageError("no test is of that group and that variant; lab check --list shows all")
+    return chosen
