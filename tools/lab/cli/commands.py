@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 
-from vlm import demo, soak
 from vlm.l1 import LabError
 from vlm.lab import Lab, say
 from vlm.qmp import QMPError
 
 from . import attached, kernels, options, runner
+from . import demo, soak
 from .artefacts import Qemu, fuzz_tree, make
 from .setup import parts
 from .steps import CACHE, RUN, SRC, SetupLock, StepError, outside

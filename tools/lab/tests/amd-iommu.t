@@ -6,7 +6,8 @@ its network, and every page of its memory is right, which is huge pages, so that
 translate."""
 import subprocess
 
-from vlm import l2, tap
+from testlib import tap
+from vlm import l2
 from vlm.traffic import Traffic, wrong
 
 L2_MEMORY = 128

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
-from vlm import tap
+from testlib import tap
 
 SRC = "/virtio-lm/src"
 CACHE = "/virtio-lm/cache/qemu"

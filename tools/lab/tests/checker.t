@@ -3,7 +3,8 @@
 # lab: group=migration cost=114 variants=stock
 """The migration tests can fail: when the device drops one log bit in a few, without a word, what L2
 holds in its memory is seen to be wrong after the migration, every time."""
-from vlm import l2, tap
+from testlib import tap
+from vlm import l2
 from vlm.l1 import LabError
 from vlm.qmp import QMPError
 from vlm.traffic import BAD, Traffic

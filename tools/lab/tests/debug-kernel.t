@@ -13,7 +13,7 @@ import os
 import re
 import time
 
-from vlm import debug, kselftest, tap
+from testlib import debug, kselftest, tap
 
 SLOW = debug.SLOW
 DRIVER = kselftest.DRIVER

@@ -5,7 +5,8 @@
 import contextlib
 import io
 
-from vlm import demo, tap
+from cli import demo
+from testlib import tap
 
 tap.need_log()
 with tap.Tap() as t:

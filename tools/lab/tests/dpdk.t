@@ -12,7 +12,8 @@ import subprocess
 import threading
 import time
 
-from vlm import kselftest, l2, net, tap
+from testlib import kselftest, tap
+from vlm import l2, net
 from vlm.l1 import LabError
 
 DPDK = tap.folder("dpdk")

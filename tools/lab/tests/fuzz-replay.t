@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 
-from vlm import tap
+from testlib import tap
 from vlm.qmp import QMP
 
 SRC = "/virtio-lm/src"

@@ -14,7 +14,7 @@ import re
 import subprocess
 import time
 
-from vlm import tap
+from testlib import tap
 
 INPUTS = tap.parameter("inputs", 10_000_000)
 WAYS = ("plain", "iommu")

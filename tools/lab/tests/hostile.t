@@ -15,7 +15,8 @@ import select
 import subprocess
 import time
 
-from vlm import kselftest, l2, tap
+from testlib import kselftest, tap
+from vlm import l2
 from vlm.l1 import LabError, UP_LINE, findings
 from vlm.qmp import QMP
 

@@ -7,8 +7,9 @@ unplugged; and at the destination the second one goes, and comes back."""
 import subprocess
 import time
 
-from vlm import l2, nested, net, tap
-from vlm.faults import SLOW, first_pass
+from testlib import nested, tap
+from testlib.faults import SLOW, first_pass
+from vlm import l2, net
 from vlm.l1 import LabError
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic

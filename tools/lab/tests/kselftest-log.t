@@ -7,7 +7,8 @@ simulator, which has more than one address space."""
 import os
 import re
 
-from vlm import kselftest, l2, tap
+from testlib import kselftest, tap
+from vlm import l2
 
 LONG_ROUNDS = 10000
 LOG_TESTS = ["vdpa_log", "vdpa_log_oracle"]

@@ -3,7 +3,7 @@
 # lab: group=kselftest cost=207 variants=stock
 """The kselftests of tools/testing/selftests/vdpa on the stock kernel, on each kind of vDPA
 parent."""
-from vlm import kselftest, tap
+from testlib import kselftest, tap
 
 with tap.Tap() as t, kselftest.make_lab() as lab:
     kselftest.run_all(t, lab)

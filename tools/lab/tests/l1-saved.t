@@ -13,7 +13,8 @@ import socket
 import subprocess
 import time
 
-from vlm import kselftest, net, tap
+from testlib import kselftest, tap
+from vlm import net
 from vlm.l1 import LabError
 
 SECONDS = 120

@@ -8,8 +8,9 @@ comes through with its network, and after the failure, too."""
 import dataclasses
 import time
 
-from vlm import l2, nested, tap
-from vlm.faults import SLOW, first_pass
+from testlib import nested, tap
+from testlib.faults import SLOW, first_pass
+from vlm import l2
 from vlm.l1 import LabError
 
 FAST = 1 << 30

@@ -6,8 +6,8 @@ from being deleted, why a request is refused, what an IOMMU lacks; virtual funct
 cannot do to the machine by opening and closing its device."""
 import time
 
-from vlm import kselftest, sriov, tap
-from vlm.storm import Storm
+from testlib import kselftest, sriov, tap
+from testlib.storm import Storm
 
 DRIVER = kselftest.DRIVER
 LIVES = 20

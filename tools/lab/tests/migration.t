@@ -12,9 +12,10 @@ import os
 import re
 import time
 
-from vlm import l2, nested, tap
-from vlm.faults import FAULTS
-from vlm.kselftest import CANNOT_TELL, DRIVER
+from testlib import nested, tap
+from testlib.faults import FAULTS
+from testlib.kselftest import CANNOT_TELL, DRIVER
+from vlm import l2
 from vlm.l1 import LabError
 
 # registers of the LM block, see include/linux/virtio_lm.h

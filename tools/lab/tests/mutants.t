@@ -18,7 +18,8 @@ import shutil
 import subprocess
 import tempfile
 
-from vlm import kselftest, l2, tap
+from testlib import kselftest, tap
+from vlm import l2
 
 SRC = "/virtio-lm/src"
 QEMU = tap.qemu_dir()

@@ -8,7 +8,8 @@ import os
 import subprocess
 import tempfile
 
-from vlm import demo, tap
+from cli import demo
+from testlib import tap
 
 SRC = "/virtio-lm/src"
 CACHE = "/virtio-lm/cache/qemu"

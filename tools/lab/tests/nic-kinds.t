@@ -15,7 +15,8 @@
 """
 import dataclasses
 
-from vlm import kselftest, l2, nested, tap
+from testlib import kselftest, nested, tap
+from vlm import l2
 from vlm.traffic import Traffic
 
 RESETS = 3

@@ -10,7 +10,8 @@ import os
 import re
 import time
 
-from vlm import kselftest, l2, nested, tap
+from testlib import kselftest, nested, tap
+from vlm import l2
 from vlm.l1 import LabError
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 
-from vlm import tap
+from testlib import tap
 
 QEMU = tap.qemu_dir()
 RUN_QTESTS = "/virtio-lm/src/tools/qemu/run-qtests"

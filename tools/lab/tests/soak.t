@@ -4,7 +4,8 @@
 """L2 goes there and back again and again under traffic, and is intact each time."""
 import os
 
-from vlm import soak, tap
+from cli import soak
+from testlib import tap
 
 ROUNDS = tap.parameter("rounds", 20)
 # as many with one L2

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 
-from vlm import tap
+from testlib import tap
 
 SRC = "/virtio-lm/src"
 RUN = "/virtio-lm/run/sources"

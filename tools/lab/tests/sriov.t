@@ -3,7 +3,8 @@
 # lab: group=kselftest cost=218 variants=stock
 """A virtual function is a vDPA device like any other: an L2 on it migrates there and back on its log,
 under traffic, and all kselftests pass on it. Its physical function is left to virtio-pci."""
-from vlm import kselftest, l2, nested, sriov, tap
+from testlib import kselftest, nested, sriov, tap
+from vlm import l2
 
 MOVES = 4
 

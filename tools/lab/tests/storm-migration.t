@@ -6,8 +6,9 @@ comes to an end, and what happens does; L2 runs in one place alone, and the devi
 What waits for L2 to leave the function does not keep it from that, with all of its memory."""
 import contextlib
 
-from vlm import l2, nested, tap
-from vlm.storm import EVENTS, FORGETS, PROPS, PROVOKED, SECONDS, Event, Storm
+from testlib import nested, tap
+from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, SECONDS, Event, Storm
+from vlm import l2
 from vlm.traffic import BAD, Traffic, wrong
 
 # slow enough for the first pass over L2's RAM to last until something has happened

@@ -4,8 +4,9 @@
 """Whatever happens to a function while a VMM has its vDPA device open, started, logging or
 suspended: each of the VMM's calls comes back, what happens comes to its end, and the device works
 afterwards."""
-from vlm import l2, tap
-from vlm.storm import EVENTS, FORGETS, PROPS, PROVOKED, Event, Storm
+from testlib import tap
+from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, Event, Storm
+from vlm import l2
 
 STEPS = ("opened", "running", "logging", "suspended")
 

@@ -12,7 +12,8 @@ import subprocess
 import threading
 import time
 
-from vlm import l2, nested, net, tap
+from testlib import nested, tap
+from vlm import l2, net
 from vlm.l1 import LabError
 
 CRATE = tap.folder("vhost-crate")

@@ -6,7 +6,8 @@ MTU that the device was given, and packets go both ways; again after each of man
 virtio_vdpa and vhost-vdpa, and with a control virtqueue and two pairs of queues."""
 import subprocess
 
-from vlm import kselftest, l2, net, tap
+from testlib import kselftest, tap
+from vlm import l2, net
 
 MAC = "52:54:00:77:00:02"
 BINDS = 10

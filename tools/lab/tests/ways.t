@@ -9,7 +9,8 @@ import os
 import shutil
 import time
 
-from vlm import l2, nested, tap
+from testlib import nested, tap
+from vlm import l2
 from vlm.qmp import QMPError
 
 RATE_SECONDS = 120

@@ -3,9 +3,9 @@
 the device, and back by shadow virtqueues; both side by side."""
 import time
 
-from . import l2
-from .lab import Lab, say
-from .traffic import Traffic, wrong
+from vlm import l2
+from vlm.lab import Lab, say
+from vlm.traffic import Traffic, wrong
 
 NAMES = {"device": "device log", "svq": "shadow virtqueues"}
 

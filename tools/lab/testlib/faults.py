@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What can go wrong with a migration: how it is brought about, from the start of the migration to
 where QEMU has given it up. L2 is to go on where it was then."""
-from . import l2, net
+from vlm import l2, net
 
 # slow enough for the first pass over L2's RAM to last until something has gone wrong
 SLOW = 2 << 20

@@ -5,8 +5,10 @@ import subprocess
 import threading
 import time
 
-from . import kselftest, l2
-from .l1 import LabError
+from vlm import l2
+from vlm.l1 import LabError
+
+from . import kselftest
 
 # for each of the VMM's ends, and what happens to the function
 SECONDS = 240

@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 
-from . import l2, net, tap
-from .l1 import die_with_parent
+from vlm import l2, net
+from vlm.l1 import die_with_parent
+
+from . import tap
 
 NAME = "vdpa0"
 DRIVER = "virtio_lm_vdpa"
@@ -117,7 +119,7 @@ def make_lab(**changes):
 def wire_peer(lab, function):
     """A peer on the wire of a function of the first L1, which can take its link down."""
     l1 = lab.l1s[0]
-    hook = f"python3 -m vlm --run {lab.run_dir} link {l1.name} {function}"
+    hook = f"python3 -m testlib.link {lab.run_dir} {l1.name} {function}"
     with open(f"{lab.run_dir}/wire_peer.{function}.log", "w", encoding="utf-8") as log:
         peer = subprocess.Popen([f"{lab.config.tools}/kselftest/wire_peer", "-i",
                                  l1.data_tap(function), "--link-hook", hook],

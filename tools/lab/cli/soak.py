@@ -4,11 +4,11 @@ its memory is checked each time."""
 import statistics
 import time
 
-from . import l2
-from .l1 import LabError
-from .lab import Lab, say
-from .qmp import QMPError
-from .traffic import Traffic, wrong
+from vlm import l2
+from vlm.l1 import LabError
+from vlm.lab import Lab, say
+from vlm.qmp import QMPError
+from vlm.traffic import Traffic, wrong
 
 
 class Soak:

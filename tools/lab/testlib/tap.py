@@ -4,12 +4,13 @@ import json
 import os
 import sys
 
+from vlm import lab as lab_module
+from vlm.config import Config
+from vlm.l1 import LabError
+from vlm.lab import Lab
+from vlm.qmp import QMPError
+
 from . import debug
-from . import lab as lab_module
-from .config import Config
-from .l1 import LabError
-from .lab import Lab
-from .qmp import QMPError
 
 with open(os.environ["LAB_CHECK"], encoding="utf-8") as _file:
     # what cli/runner.py tells all tests

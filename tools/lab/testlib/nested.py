@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the tests of a nested guest share: two L1s, an L2 in the first one on its vDPA device, and
 traffic."""
-from . import debug, l2, tap
-from .qmp import QMPError
-from .traffic import Traffic, account, wrong
+from vlm import l2
+from vlm.qmp import QMPError
+from vlm.traffic import Traffic, account, wrong
+
+from . import debug, tap
 
 # packets and pages per second: what leaves L1s several times slower than usual time for anything
 # else. Each packet is several exits to such a kernel, and, while it is logged, each page is one
