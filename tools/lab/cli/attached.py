@@ -10,6 +10,7 @@ import sys
 from vlm import l2, net
 from vlm.l1 import LabError
 from vlm.lab import Lab, say
+from vlm.migration import migrate
 
 from .steps import RUN, outside
 
@@ -140,7 +141,7 @@ def do_migrate(args):
         raise LabError(f"{src.name} is source and destination: name two L1s")
     if dst.run(["test", "-e", l2.NODE]).returncode:
         l2.take_over(dst)
-    moved = l2.migrate(src, dst)
+    moved = migrate(src, dst)
     show(args, str(moved), dataclasses.asdict(moved))
     return 0
 

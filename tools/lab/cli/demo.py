@@ -5,6 +5,7 @@ import time
 
 from vlm import l2
 from vlm.lab import Lab, say
+from vlm.migration import migrate
 from vlm.traffic import Traffic, wrong
 
 NAMES = {"device": "device log", "svq": "shadow virtqueues"}
@@ -42,7 +43,7 @@ def leg(lab, src, dst, to_be):
     before = traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
     way = l2.dirty_log(src)
     say(f"migrating L2 from {src.name} to {dst.name}, under traffic, by {NAMES.get(way, way)}")
-    moved = l2.migrate(src, dst, to_be)
+    moved = migrate(src, dst, to_be)
     say(str(moved))
     traffic.wait_both_ways()
     say("traffic goes on in both directions; next: every page of L2's memory is checked")

@@ -7,6 +7,7 @@ import time
 from vlm import l2
 from vlm.l1 import LabError
 from vlm.lab import Lab, say
+from vlm.migration import migrate
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic, wrong
 
@@ -49,7 +50,7 @@ class Soak:
         here, there = self.lab.l1s[:2]
         for n in range(rounds):
             for src, dst in (here, there), (there, here):
-                moved = l2.migrate(src, dst)
+                moved = migrate(src, dst)
                 traffic.wait_both_ways(60)
                 counts = traffic.wait_pass(held=False)
                 self.moves.append(moved)

@@ -74,7 +74,7 @@ def cut_after_the_stop(_t, migration, _):
     cut(migration, False)
 
 
-# what goes wrong, how, and the options of the l2.Migration to which it does
+# what goes wrong, how, and the options of the Migration to which it does
 FAULTS = (
     ("cancelled in pre-copy", cancel_in_precopy, {"max_bandwidth": SLOW}),
     ("cancelled after the stop", cancel_after_the_stop, {"capabilities": [PAUSE]}),

@@ -2,6 +2,7 @@
 """What the tests of a nested guest share: two L1s, an L2 in the first one on its vDPA device, and
 traffic."""
 from vlm import l2
+from vlm.migration import MIGRATION_PORT, set_capabilities
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic, account, wrong
 
@@ -63,14 +64,14 @@ def refused(t, what, l1, why, capabilities=()):
     """A migration, with those capabilities, that L2's QEMU does not begin, and says why. L2 goes on."""
     conn = l2.qmp(l1)
     try:
-        l2.set_capabilities(conn, capabilities)
-        conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.MIGRATION_PORT}")
+        set_capabilities(conn, capabilities)
+        conn.cmd("migrate", uri=f"tcp:{l1.address}:{MIGRATION_PORT}")
         said = f"it has begun: {conn.cmd('query-migrate')}"
     except QMPError as err:
         said = str(err)
     t.ok(why in said, f"{what}: a migration is refused, and L2's QEMU says why")
     t.note(said)
-    l2.set_capabilities(conn, ())
+    set_capabilities(conn, ())
     conn.close()
     t.equal(l2.running(l1), "running", f"{what}: L2 runs on")
 

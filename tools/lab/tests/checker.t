@@ -6,6 +6,7 @@ holds in its memory is seen to be wrong after the migration, every time."""
 from testlib import tap
 from vlm import l2
 from vlm.l1 import LabError
+from vlm.migration import migrate
 from vlm.qmp import QMPError
 from vlm.traffic import BAD, Traffic
 
@@ -32,7 +33,7 @@ def what_is_wrong(src, dst, traffic):
     still of use."""
     before = traffic.counts()
     try:
-        l2.migrate(src, dst, max_bandwidth=BANDWIDTH)
+        migrate(src, dst, max_bandwidth=BANDWIDTH)
         traffic.wait_both_ways(SECONDS)
         counts = traffic.wait_held(SECONDS)
     except (LabError, QMPError) as err:

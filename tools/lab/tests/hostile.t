@@ -17,7 +17,8 @@ import time
 
 from testlib import kselftest, tap
 from vlm import l2
-from vlm.l1 import LabError, UP_LINE, findings
+from vlm.kernel_log import findings
+from vlm.l1 import LabError, UP_LINE
 from vlm.qmp import QMP
 
 SEED = tap.parameter("seed", random.randrange(1 << 32))

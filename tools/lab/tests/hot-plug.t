@@ -11,6 +11,7 @@ from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
 from vlm import l2, net
 from vlm.l1 import LabError
+from vlm.migration import BANDWIDTH, Migration
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic
 
@@ -109,7 +110,7 @@ with tap.Tap() as t:
         up(t, src, "plugged")
         nested.well(t, "plugged", traffic)
 
-        with l2.Migration(src, dst, nic=nic(both=True), max_bandwidth=SLOW) as migration:
+        with Migration(src, dst, nic=nic(both=True), max_bandwidth=SLOW) as migration:
             first_pass(t, migration)
             try:
                 migration.cmd("device_del", id="second")
@@ -118,7 +119,7 @@ with tap.Tap() as t:
                 said = str(err)
             t.ok("device_del" in said, "while L2 migrates, no NIC can be unplugged, and L2's QEMU says so")
             t.note(said)
-            migration.cmd("migrate-set-parameters", **{"max-bandwidth": l2.BANDWIDTH})
+            migration.cmd("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH})
             t.note(migration.finish())
         reached(t, dst, "migrated")
         nested.well(t, "migrated", traffic)

@@ -12,6 +12,7 @@ from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
 from vlm import l2
 from vlm.l1 import LabError
+from vlm.migration import Migration, migrate
 
 FAST = 1 << 30
 ENDS_SECONDS = 60
@@ -58,7 +59,7 @@ def happens(t, lab, src, dst, what, happen):
     """One migration while that happens; it goes through."""
     boots = l2.boots(src)
     enabled = len(src.events("virtio_lm_queue_enabled"))
-    with l2.Migration(src, dst, max_bandwidth=SLOW) as migration:
+    with Migration(src, dst, max_bandwidth=SLOW) as migration:
         first_pass(t, migration)
         happen(migration)
         if happen is reload:
@@ -76,7 +77,7 @@ def happens(t, lab, src, dst, what, happen):
 
 def power_off(t, lab, src, dst):
     """L2's QEMU ends with it, in the middle of a migration; nothing is left of either."""
-    with l2.Migration(src, dst, max_bandwidth=SLOW) as migration:
+    with Migration(src, dst, max_bandwidth=SLOW) as migration:
         first_pass(t, migration)
         l2.console(src, "echo o >/proc/sysrq-trigger")
         for l1 in src, dst:
@@ -106,7 +107,7 @@ def ends_differ(t, lab, src, dst):
 
     again(dst, features=FEATURES & ~EVENT_IDX)
     try:
-        moved = l2.migrate(src, dst)
+        moved = migrate(src, dst)
         t.ok(False, f"the destination lacks a feature: the migration fails: {moved}")
     except LabError as err:
         t.ok(True, "the destination lacks a feature: the migration fails")
@@ -118,7 +119,7 @@ def ends_differ(t, lab, src, dst):
 
     for what, words in ("another MAC", {"mac": OTHER_MAC}), ("another MTU", {"mtu": MTU - 100}):
         again(dst, **words)
-        t.note(l2.migrate(src, dst))
+        t.note(migrate(src, dst))
         src, dst = dst, src
         nested.well_anew(t, lab, what)
         again(dst)

@@ -8,7 +8,6 @@ log; and the next migration succeeds. Then with a log that fails: all of L2's RA
 last by QEMU's shadow virtqueues, for that is all there is where one of the parts has no dirty log,
 or one that a VMM cannot rely upon."""
 import dataclasses
-import os
 import re
 import time
 
@@ -17,6 +16,7 @@ from testlib.faults import FAULTS
 from testlib.kselftest import CANNOT_TELL, DRIVER
 from vlm import l2
 from vlm.l1 import LabError
+from vlm.migration import Migration, migrate
 
 # registers of the LM block, see include/linux/virtio_lm.h
 LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
@@ -58,9 +58,9 @@ def measure_dirty_rate(l1):
         conn.close()
 
 
-def migrate(t, what, src, dst, traffic):
+def move(t, what, src, dst, traffic):
     """One migration, after which all is well; what it took."""
-    moved = l2.migrate(src, dst)
+    moved = migrate(src, dst)
     t.note(f"{moved}; unserved {moved.unserved_ms:.0f} ms")
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.equal(l2.running(src), None, f"{what}: and nowhere else")
@@ -71,7 +71,7 @@ def migrate(t, what, src, dst, traffic):
 
 def go_wrong(t, what, src, dst, traffic, happen, options):
     """A migration that has something go wrong."""
-    with l2.Migration(src, dst, **options) as migration:
+    with Migration(src, dst, **options) as migration:
         happen(t, migration, traffic)
     l2.stop(dst)
     t.equal(l2.running(src), "running", f"{what}: L2 runs where it was")
@@ -82,7 +82,7 @@ def go_wrong(t, what, src, dst, traffic, happen, options):
 def by_shadow(t, what, src, dst, traffic):
     """One migration by shadow virtqueues."""
     begin = time.time()
-    migrate(t, what, src, dst, traffic)
+    move(t, what, src, dst, traffic)
     t.equal(src.events("virtio_lm_log_start", since=begin), [], f"{what}: the device has not logged")
 
 
@@ -106,7 +106,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
         if UNDISTURBED <= n < UNDISTURBED + len(FAULTS):
             fault, happen, options = FAULTS[n - UNDISTURBED]
             go_wrong(t, f"{way}, {fault}", src, dst, traffic, happen, options)
-        moved = migrate(t, way, src, dst, traffic)
+        moved = move(t, way, src, dst, traffic)
         t.ok(moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
         t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{way}: and has missed none")
         if n == 0:
@@ -120,7 +120,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
     there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
-    migrate(t, "a failing log", here, there, traffic)
+    move(t, "a failing log", here, there, traffic)
     t.ok(l2.traced(here, "vhost_vdpa_log_fault"), "a failing log: the device says that it lost pages")
     t.ok("taking all RAM as dirty" in l2.said(here), "a failing log: L2's QEMU says that it sends all RAM again")
 

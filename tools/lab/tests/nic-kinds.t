@@ -17,6 +17,8 @@ import dataclasses
 
 from testlib import kselftest, nested, tap
 from vlm import l2
+from vlm.machine import MICROVM, MODERN_MMIO
+from vlm.migration import migrate
 from vlm.traffic import Traffic
 
 RESETS = 3
@@ -97,13 +99,13 @@ def mmio(t, lab):
     here, there = lab.l1s
     nic = l2.mmio(l2.NODE)
     for l1 in lab.l1s:
-        l1.config = dataclasses.replace(lab.config, l2_qemu_args=l2.MODERN_MMIO)
+        l1.config = dataclasses.replace(lab.config, l2_qemu_args=MODERN_MMIO)
         l2.take_over(l1)
-    l2.start(here, nic=nic, machine=l2.MICROVM)
+    l2.start(here, nic=nic, machine=MICROVM)
     l2.wait_up(here)
     nested.well_anew(t, lab, "virtio-mmio")
     for src, dst in (here, there), (there, here):
-        moved = l2.migrate(src, dst, nic=nic, machine=l2.MICROVM)
+        moved = migrate(src, dst, nic=nic, machine=MICROVM)
         t.note(moved)
         t.ok(moved.device_pages > 0, f"virtio-mmio: the device has logged pages: {moved.device_pages}")
         nested.well_anew(t, lab, f"virtio-mmio, in {dst.name}")
@@ -128,7 +130,7 @@ def rings(t, lab):
     traffic.wait_both_ways()
     for n in range(1, MOVES + 1):
         src, dst = (here, there) if n % 2 else (there, here)
-        moved = l2.migrate(src, dst, nic=nic)
+        moved = migrate(src, dst, nic=nic)
         t.note(moved)
         t.ok(moved.device_pages > 0, f"move {n}: the device has logged pages: {moved.device_pages}")
         nested.well(t, f"move {n}", traffic)

@@ -13,6 +13,8 @@ import time
 from testlib import kselftest, nested, tap
 from vlm import l2
 from vlm.l1 import LabError
+from vlm.machine import MICROVM, MODERN_MMIO, Q35
+from vlm.migration import migrate
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic
 
@@ -43,7 +45,7 @@ def sees_link(l1, expected):
     return False
 
 
-def try_nic(t, l1, what, why, nic, machine=l2.Q35, more=""):
+def try_nic(t, l1, what, why, nic, machine=Q35, more=""):
     """An L2 with a NIC that the device does not serve. more: words for its QEMU."""
     config, l1.config = l1.config, dataclasses.replace(l1.config, l2_qemu_args=more)
     l2.start(l1, nic=nic, machine=machine)
@@ -78,7 +80,7 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         try_nic(t, src, what, NO_SIZE, l2.netdev(l2.NODE, "auto", f",rx_queue_size={LONG_RING}"))
         l2.stop(src)
         # its queues have so many, whatever the device has
-        try_nic(t, src, f"virtio-mmio, {what}", NO_SIZE, l2.mmio(l2.NODE), l2.MICROVM, l2.MODERN_MMIO)
+        try_nic(t, src, f"virtio-mmio, {what}", NO_SIZE, l2.mmio(l2.NODE), MICROVM, MODERN_MMIO)
         l2.stop(src)
     else:
         t.skip("rings that are too long", f"this QEMU's functions have {longest}")
@@ -87,10 +89,10 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     try_nic(t, src, what, NO_FEATURES, nic)
     for up in False, True, False, True:
         set_link(src, up)
-    t.note(l2.migrate(src, dst, nic=nic))
+    t.note(migrate(src, dst, nic=nic))
     t.ok(sees_link(dst, False), f"{what}: after two more tries L2 migrates, to where it has no link, either")
     l2.stop(dst)
-    try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.NODE), l2.MICROVM)
+    try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.NODE), MICROVM)
     l2.stop(src)
 
     room(dst, 1)
@@ -126,15 +128,15 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     set_link(src, True)
     t.ok(sees_link(src, True), "and has it back afterwards")
     if not early:
-        t.note(l2.migrate(src, dst))
+        t.note(migrate(src, dst))
         t.ok(sees_link(dst, False), "a migration to such a place ends without a link")
-        t.note(l2.migrate(dst, src))
+        t.note(migrate(dst, src))
         t.ok(sees_link(src, True), "and the next one, to where there is room, with one")
     traffic = Traffic(lab)
     traffic.wait_both_ways()
     if early:
         try:
-            said = f"it has begun: {l2.migrate(src, dst)}"
+            said = f"it has begun: {migrate(src, dst)}"
         except LabError as err:
             said = str(err)
         t.ok("did not start" in said, "no destination for a migration is started in such a place")
@@ -142,6 +144,6 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         t.equal(l2.running(src), "running", "and L2 runs where it was")
         nested.well(t, "where it was", traffic)
     room(dst, 1 << 20)
-    t.note(l2.migrate(src, dst))
+    t.note(migrate(src, dst))
     t.ok(sees_link(dst, True), "with room enough, L2 migrates there and has a link")
     nested.end(t, lab, traffic, 3)

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=migration cost=2500 variants=stock form=long
 """L2 goes there and back again and again under traffic, and is intact each time."""
-import os
-
 from cli import soak
 from testlib import tap
 

@@ -4,7 +4,7 @@
 """A virtual function is a vDPA device like any other: an L2 on it migrates there and back on its log,
 under traffic, and all kselftests pass on it. Its physical function is left to virtio-pci."""
 from testlib import kselftest, nested, sriov, tap
-from vlm import l2
+from vlm.migration import migrate
 
 MOVES = 4
 
@@ -27,7 +27,7 @@ with tap.Tap() as t:
         made(t, dst)
         traffic = nested.boot(t, lab)
         for n in range(1, MOVES + 1):
-            moved = l2.migrate(src, dst)
+            moved = migrate(src, dst)
             t.note(moved)
             t.ok(moved.device_pages > 0, f"move {n}: by the device's log, which has pages: {moved.device_pages}")
             nested.well(t, f"move {n}", traffic)

@@ -9,6 +9,7 @@ import contextlib
 from testlib import nested, tap
 from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, SECONDS, Event, Storm
 from vlm import l2
+from vlm.migration import BANDWIDTH, ENDED, Migration
 from vlm.traffic import BAD, Traffic, wrong
 
 # slow enough for the first pass over L2's RAM to last until something has happened
@@ -63,15 +64,15 @@ with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS) as lab:
         traffic = Traffic(lab)
         traffic.wait_both_ways()
         with contextlib.ExitStack() as stack:
-            with l2.Migration(here, there, max_bandwidth=SLOW) as migration:
+            with Migration(here, there, max_bandwidth=SLOW) as migration:
                 migration.wait("active", reached=lambda info: info["ram"]["transferred"] > SLOW)
                 t.ok(here.logging(), f"{what}: the device logs before it")
                 under_way = stack.enter_context(Event(event, storm))
                 # what waits for L2 to leave the function would wait for long
                 for l1 in lab.l1s:
                     stack.callback(l2.stop, l1)
-                migration.cmd("migrate-set-parameters", max_bandwidth=l2.BANDWIDTH)
-                status = migration.wait(*l2.ENDED)["status"]
+                migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
+                status = migration.wait(*ENDED)["status"]
                 if status == "completed":
                     t.ok(not migration.cmd("query-status")["running"], f"{what}: L2 has left it for good")
                     t.note(migration.finish())

@@ -5,7 +5,6 @@
 Debian's (vdpa-net.rs) makes cloud-hypervisor's calls in their order, and answers pings. It is ended,
 leaves the device suspended as for a migration, and is killed; each time it comes back on the same device.
 So does an L2 at last."""
-import os
 import queue
 import re
 import subprocess

@@ -11,6 +11,7 @@ import time
 
 from testlib import nested, tap
 from vlm import l2
+from vlm.migration import Migration, migrate, set_capabilities, wait_migrated
 from vlm.qmp import QMPError
 
 RATE_SECONDS = 120
@@ -71,7 +72,7 @@ RATES = (("page-sampling", ""), ("dirty-bitmap", ""), ("dirty-ring", "dirty-ring
 
 def through(src, dst, way):
     """L2 goes from one L1 to the other, live."""
-    with l2.Migration(src, dst, capabilities=way.capabilities, **way.parameters) as migration:
+    with Migration(src, dst, capabilities=way.capabilities, **way.parameters) as migration:
         if "pause-before-switchover" in way.capabilities:
             migration.wait("pre-switchover")
             migration.cmd("migrate-continue", state="pre-switchover")
@@ -83,19 +84,19 @@ def through_file(src, dst, way):
     uri = f"file:/virtio-lm/run/{FILE}"
     here = l2.qmp(src)
     here.cmd("stop")
-    l2.set_capabilities(here, way.capabilities)
+    set_capabilities(here, way.capabilities)
     here.cmd("migrate-set-parameters", **way.parameters)
     here.cmd("migrate", uri=uri)
-    l2.wait_migrated(here)
+    wait_migrated(here)
     here.close()
     l2.stop(src)
     shutil.move(f"{src.share}/{FILE}", f"{dst.share}/{FILE}")
     l2.start(dst, incoming=True)
     there = l2.qmp(dst)
-    l2.set_capabilities(there, way.capabilities)
+    set_capabilities(there, way.capabilities)
     there.cmd("migrate-set-parameters", **way.parameters)
     there.cmd("migrate-incoming", uri=uri)
-    l2.wait_migrated(there)
+    wait_migrated(there)
     there.cmd("cont")
     there.close()
     os.remove(f"{dst.share}/{FILE}")
@@ -166,7 +167,7 @@ with tap.Tap() as t:
             measure(t, f"calc-dirty-rate, {mode}", src, mode, why, traffic)
         for log in "device", "svq":
             if log == "svq":
-                l2.migrate(src, dst, to_be="svq")
+                migrate(src, dst, to_be="svq")
                 src, dst = dst, src
                 moves += 1
                 for l1 in lab.l1s:

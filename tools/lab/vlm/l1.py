@@ -10,27 +10,15 @@ import signal
 import subprocess
 import time
 
-from . import net
+from . import machine, net
+from .kernel_log import findings
 from .qmp import QMP
 
 BOOT_SECONDS = 480
 ROOT_PORT = 16
 SSH_KEYS = "/virtio-lm/cache/ssh"
 UP_LINE = "lab: {} is up"
-# KVM runs nested on it. TCG does a string instruction byte by byte, so nothing may say that these
-# are fast, or Linux copies and clears with them; and a fifth level of page tables is one more to walk
-TCG_CPU = "max,+svm,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57"
 
-# Kernel messages that are no finding: the driver is out of tree and not signed.
-# A clock interrupt that took long is a word about the host's load, where vCPUs are threads.
-ALLOWED = re.compile(r"loading out-of-tree module taints kernel"
-                     r"|module verification failed: signature and/or required key missing"
-                     r"|hrtimer: interrupt took \d+ ns")
-# A splat is a finding at whatever level it is printed.
-SPLAT = re.compile(r"\b(WARNING|BUG|KASAN|UBSAN|Oops|INFO: task .* blocked|general protection|"
-                   r"Call Trace|kernel panic|Kernel panic)\b")
-# So is a device that uses memory which it was not given, unless a test has made it do so.
-DMA_FAULT = re.compile(r"\bDMAR:.*(fault|Fault)\b")
 # An event in the log of a QEMU with -msg timestamp=on: as 10.2 writes it, and as 10.0 does
 TRACED = re.compile(r"(?:(?P<date>\S+Z) |\d+@(?P<seconds>[\d.]+):)(?P<name>\w+) (?P<rest>.*\n)")
 
@@ -42,13 +30,6 @@ class LabError(Exception):
 def die_with_parent():
     """For children: end when the lab does, whatever ends it."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def tsc_khz():
-    """How fast this machine's TSC is, and so TCG's; None where /proc/cpuinfo does not tell."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        found = re.search(r"^bogomips\s*: ([\d.]+)$", file.read(), re.M)
-    return round(float(found[1]) * 500) if found else None
 
 
 class L1:
@@ -98,18 +79,12 @@ class L1:
     def command_line(self):
         """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
         c = self.config
-        append = ("console=ttyS0 panic=-1 mitigations=off loglevel=5 intel_iommu=on no_timer_check "
-                  # a clock is judged by another one, which reads late when the host is busy
-                  "tsc=nowatchdog "
+        append = (f"{machine.l1_kernel(c.kvm)} panic=-1 loglevel=5 "
                   # tests count lines of it, which must not wrap around
                   "log_buf_len=1M "
                   f"lab.name={self.name} lab.address={self.address} lab.mac={self.mgr_mac} "
                   f"lab.kernel={c.kernel}")
-        if not c.kvm and (khz := tsc_khz()):
-            # measured on a busy host, by a PIT that is late, it is a tenth of what it should be
-            append += f" tsc_early_khz={khz}"
-        args = [c.qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
-                "-name", self.name, "-M", "q35,kernel-irqchip=split", "-bios", "qboot.rom",
+        args = [c.qemu, *machine.FIRMWARE, *machine.l1_words(c.kvm), "-name", self.name,
                 "-smp", str(c.cpus), "-m", f"{c.memory}M", "-nodefaults",
                 "-display", "none", "-vga", "none", "-no-reboot",
                 "-chardev", f"socket,id=serial,path={self.sockets}/{self.name}.console,server=on,"
@@ -120,10 +95,6 @@ class L1:
                 "-append", f"{append} {c.append}".strip(),
                 "-msg", "timestamp=on", "-D", self.trace_log, "-trace", "virtio_lm_*",
                 "-device", c.iommu]
-        if c.kvm:
-            args += ["-accel", "kvm", "-cpu", "host"]
-        else:
-            args += ["-accel", "tcg,thread=multi", "-cpu", TCG_CPU]
         for tag, path, readonly in (("root", "/", "on"), ("lm", "/virtio-lm", "on"),
                                     ("run", self.share, "off")):
             args += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
@@ -328,24 +299,3 @@ class L1:
             self.proc.kill()
             self.proc.wait()
             self.proc = None
-
-
-def findings(lines, up_line, provoked=None):
-    """Lines of a raw kernel log that a healthy L1 does not print.
-
-    Before up_line the kernel comments on the emulated machine (firmware tables, missing
-    CPU features): there only splats count. After it every line of level warning and up does.
-    """
-    up = False
-    found = []
-    for line in lines:
-        up = up or up_line in line
-        level = re.match(r"<(\d+)>", line)
-        serious = level is not None and int(level.group(1)) & 7 <= 4
-        if ALLOWED.search(line):
-            continue
-        if provoked and re.search(provoked, line) and not SPLAT.search(line):
-            continue
-        if SPLAT.search(line) or DMA_FAULT.search(line) or (up and serious):
-            found.append(line)
-    return found

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The L2 guest: its QEMU in an L1, on /dev/vhost-vdpa-N; its migration to another L1."""
-import dataclasses
+"""The L2 guest: its QEMU in an L1, on /dev/vhost-vdpa-N."""
 import re
 import shlex
 import socket
@@ -8,33 +7,20 @@ import time
 
 from . import net
 from .l1 import LabError
+from .machine import FIRMWARE, Q35, nested_kvm
 from .qmp import QMP, QMPError
 from .traffic import agent_mib
 
 MAC = "52:54:00:77:00:02"
 # what users have: without any of our patches
 DEBIAN_QEMU = "/usr/bin/qemu-system-x86_64"
-# L2 migrates between QEMUs of several versions: the newest machine that all of them have. Without
-# vmport, which has Debian's send the state of a mouse that the lab's does not have
-Q35 = ("-M", "pc-q35-10.0,vmport=off", "-bios", "qboot.rom", "-serial", "chardev:agent")
-# no PCI: its devices are virtio-mmio's, which L2's kernel finds by ACPI
-MICROVM = ("-M", "microvm", "-bios", "bios-microvm.bin",
-           "-device", "isa-serial,chardev=agent,index=1,iobase=0x2f8,irq=3")
-# its transports are legacy ones without that, which no vDPA device can serve
-MODERN_MMIO = "-global virtio-mmio.force-legacy=false"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
-MIGRATION_PORT = 4446
 BOOT_SECONDS = 240
 CONSOLE_SECONDS = 60
 AGENT_LINE_SECONDS = 30
-MIGRATION_SECONDS = 240
 UP_LINE = "lab: l2 is up"
 NODE = "/dev/vhost-vdpa-0"
-# a sync of the log, which tells how many pages the device has dirtied since the last one
-PAGES_EVENT = "vhost_vdpa_log_sync"
-BANDWIDTH = 128 << 20
-ENDED = ("completed", "failed", "cancelled")
 
 
 def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
@@ -50,26 +36,6 @@ def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
     if mac:
         words += ["mac", mac]
     return l1.sh(shlex.join(words)).strip().splitlines()[-1]
-
-
-@dataclasses.dataclass
-class Migrated:
-    """What one migration took."""
-    source: str
-    destination: str
-    dirty_log: str          # how it was done: device, svq, or unknown to L2's QEMU
-    total_ms: int           # by the source's own account
-    downtime_ms: int
-    ram_bytes: int
-    dirty_sync_count: int
-    unserved_ms: float      # from the source's last suspend to the destination's last ring enable
-    device_pages: int       # that the device dirtied, by its log; -1 without it
-
-    def __str__(self):
-        way = {"device": "device log", "svq": "shadow virtqueues"}.get(self.dirty_log, self.dirty_log)
-        return (f"{self.source} -> {self.destination}, {way}: {self.total_ms / 1000:.1f} s in all, "
-                f"downtime {self.downtime_ms} ms, {self.ram_bytes / 2**20:.0f} MiB sent in "
-                f"{self.dirty_sync_count} passes")
 
 
 def netdev(node, dirty_log, more=""):
@@ -93,8 +59,7 @@ def command_line(l1, nic, incoming, machine):
     """L1's QEMU for L2."""
     c = l1.config
     agent = f"{net.L0_DATA},{c.rate},{agent_mib(c)},{c.pages}"
-    args = [c.l2_qemu, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
-            "-name", "l2", "-accel", "kvm", "-cpu", "host",
+    args = [c.l2_qemu, *FIRMWARE, "-name", "l2", "-accel", "kvm", "-cpu", "host",
             "-smp", "1", "-m", f"{c.l2_memory}M", "-nodefaults", "-display", "none",
             "-vga", "none", "-no-reboot",
             "-chardev", f"socket,id=console,host={l1.address},port={CONSOLE_PORT},server=on,"
@@ -123,8 +88,7 @@ def start(l1, node=NODE, incoming=False, dirty_log=None, nic=None, machine=Q35):
     nic = nic or netdev(node, dirty_log or l1.config.dirty_log)
     line = shlex.join(command_line(l1, nic, incoming, machine))
     # L2 lives on nested virtualization, which the L1 has if its CPU shows it
-    l1.sh("[ -c /dev/kvm ] || { modprobe kvm ignore_msrs=1 report_ignored_msrs=0; "
-          "if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd nested=0; else modprobe kvm_intel; fi; }; "
+    l1.sh(f"{nested_kvm()}; "
           "rm -f /virtio-lm/run/l2.*.log; ulimit -l unlimited; "
           f"setsid {line} </dev/null >/virtio-lm/run/l2.qemu.log 2>&1 & echo $! >/run/l2.pid",
           timeout=240)
@@ -258,107 +222,3 @@ def traced(l1, event):
             return [line for line in file if line.startswith(event + " ")]
     except FileNotFoundError:
         return []
-
-
-def set_capabilities(conn, names):
-    """Switch the migration capabilities of those names on, and all others off."""
-    on = [c["capability"] for c in conn.cmd("query-migrate-capabilities") if c["state"]]
-    conn.cmd("migrate-set-capabilities", capabilities=[
-        {"capability": name, "state": name in names} for name in dict.fromkeys([*on, *names])])
-
-
-def wait_migrated(conn):
-    """Until a migration at that QEMU, of either direction, is completed."""
-    end = time.monotonic() + MIGRATION_SECONDS
-    while (info := conn.cmd("query-migrate")).get("status") != "completed":
-        if info.get("status") in ENDED:
-            raise LabError(f"migration {info['status']}: {info.get('error-desc', 'no reason is given')}")
-        if time.monotonic() > end:
-            raise LabError(f"migration not completed within {MIGRATION_SECONDS} s: {info}")
-        time.sleep(0.05)
-
-
-class Migration:
-    """L2 on its way from one L1 to another, step by step. Use as a context manager.
-
-    capabilities are switched on at both ends, and return-path: without it a migration is "completed"
-    when all is sent, whatever the destination makes of that. All others are off. parameters are set
-    at the source, as QMP names them.
-    to_be: how L2 will migrate from the destination. nic, machine: the destination's, as for start().
-    stopped: the destination's QEMU is stopped before it can answer.
-    """
-
-    def __init__(self, src, dst, capabilities=(), to_be=None, nic=None, machine=Q35, stopped=False,
-                 **parameters):
-        self.src = src
-        self.dst = dst
-        self.way = dirty_log(src)
-        start(dst, incoming=True, dirty_log=to_be, nic=nic, machine=machine)
-        self.there = qmp(dst)
-        self.here = qmp(src)
-        # they keep what an earlier migration has set
-        for conn in self.here, self.there:
-            set_capabilities(conn, ("return-path", *capabilities))
-        self.cmd("migrate-set-parameters", **{"max_bandwidth": BANDWIDTH, **parameters})
-        uri = f"tcp:{dst.address}:{MIGRATION_PORT}"
-        self.there.cmd("migrate-incoming", uri=uri)
-        if stopped:
-            dst.sh("kill -STOP $(cat /run/l2.pid)")
-        self.begin = time.time()
-        self.pages = len(traced(src, PAGES_EVENT))
-        self.cmd("migrate", uri=uri)
-
-    def cmd(self, command, /, **args):
-        """Run a command of the source's QEMU."""
-        return self.here.cmd(command, **args)
-
-    def info(self):
-        """What the source tells of the migration."""
-        return self.cmd("query-migrate")
-
-    def wait(self, *states, seconds=MIGRATION_SECONDS, reached=lambda info: True):
-        """Wait until the migration is in one of those states, and reached(info); the info."""
-        end = time.monotonic() + seconds
-        while True:
-            info = self.info()
-            if info.get("status") in states and reached(info):
-                return info
-            if info.get("status") in ENDED:
-                raise LabError(f"migration {info['status']}, not {' or '.join(states)}: "
-                               f"{info.get('error-desc', complaint(self.src))}")
-            if time.monotonic() > end:
-                self.cmd("migrate_cancel")
-                raise LabError(f"migration not {' or '.join(states)} within {seconds} s: {info}")
-            time.sleep(0.05)
-
-    def finish(self):
-        """Wait for its good end; the source's QEMU ends. What it took."""
-        info = self.wait("completed")
-        end = time.monotonic() + MIGRATION_SECONDS
-        while (status := self.there.cmd("query-status")["status"]) != "running":
-            if time.monotonic() > end:
-                raise LabError(f"L2 did not run on in {self.dst.name}, it is {status}: "
-                               f"{complaint(self.dst)}")
-            time.sleep(0.05)
-        suspends = self.src.events("virtio_lm_suspend", since=self.begin)
-        enables = self.dst.events("virtio_lm_queue_enabled", since=self.begin)
-        unserved = (enables[-1][0] - suspends[-1][0]) * 1000 if suspends and enables else -1
-        pages = [int(line.rsplit(" ", 1)[1]) for line in traced(self.src, PAGES_EVENT)[self.pages:]]
-        stop(self.src)
-        return Migrated(self.src.name, self.dst.name, self.way, info["total-time"],
-                        info["downtime"], info["ram"]["transferred"],
-                        info["ram"]["dirty-sync-count"], unserved, sum(pages) if pages else -1)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.here.close()
-        self.there.close()
-
-
-def migrate(src, dst, to_be=None, nic=None, machine=Q35, **parameters):
-    """Move the running L2 from one L1 to another. to_be: how it will migrate from there. nic, machine: as
-    for start()."""
-    with Migration(src, dst, to_be=to_be, nic=nic, machine=machine, **parameters) as migration:
-        return migration.finish()

@@ -3,59 +3,20 @@
 import dataclasses
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
 import time
 
 from . import net
 from .config import Config
 from .l1 import L1, LabError
+from .machine import kvm_works
 
-PROBE_SECONDS = 10
 PROGRESS = sys.stdout
 
 
 def say(text):
     """Progress, with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=PROGRESS, flush=True)
-
-
-def kvm_works(config):
-    """Can L1s run under KVM here, with KVM for their L2s?
-
-    /dev/kvm may exist, and even make VMs, where no kernel can boot on it. So: the CPU has
-    the extension, nesting is on, and a guest gets as far as its first line.
-    """
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-        flags = re.search(r"^flags\s*:.*\b(vmx|svm)\b", file.read(), re.M)
-    if not flags or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    module = {"vmx": "kvm_intel", "svm": "kvm_amd"}[flags.group(1)]
-    try:
-        with open(f"/sys/module/{module}/parameters/nested", encoding="ascii") as file:
-            if file.read().strip() not in ("Y", "1"):
-                return False
-    except FileNotFoundError:
-        return False
-    with tempfile.NamedTemporaryFile() as serial:
-        probe = subprocess.Popen(
-            [config.qemu, "-L", "/usr/share/qemu", "-M", "q35", "-bios", "qboot.rom", "-m", "256M",
-             "-accel", "kvm", "-cpu", "host", "-nodefaults", "-display", "none", "-vga", "none",
-             "-serial", f"file:{serial.name}", "-kernel", f"{config.kernel}/vmlinux",
-             "-append", "console=ttyS0 earlyprintk=ttyS0"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            end = time.monotonic() + PROBE_SECONDS
-            while time.monotonic() < end and probe.poll() is None:
-                if b"Linux version" in open(serial.name, "rb").read():
-                    return True
-                time.sleep(0.1)
-            return False
-        finally:
-            probe.kill()
-            probe.wait()
 
 
 class Lab:
@@ -89,7 +50,7 @@ class Lab:
         for what in config.qemu, config.l2_qemu, f"{config.kernel}/vmlinux":
             if not os.path.exists(what):
                 raise LabError(f"{what} does not exist in the tree")
-        config.kvm = config.accel == "kvm" or (config.accel == "auto" and kvm_works(config))
+        config.kvm = config.accel == "kvm" or (config.accel == "auto" and kvm_works(config.qemu, config.kernel))
         net.create()
         names = ", ".join(l1.name for l1 in self.l1s)
         say(f"booting {names} on {'KVM' if config.kvm else 'TCG (no KVM that works here)'}, "
