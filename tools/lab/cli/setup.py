@@ -3,8 +3,8 @@
 import time
 
 from . import kernels
-from .artefacts import Qemu, make, ssh_keys
-from .steps import SetupLock, say
+from .artefacts import Qemu, keep_newest, make, ssh_keys, tree
+from .steps import CACHE, SetupLock, say
 
 
 def parts(args):
@@ -17,6 +17,7 @@ def parts(args):
         if args.driver:
             made.update(driver=args.driver, log_modules="")
         made["tools"] = make("tools")
+        keep_newest("tree", 4, f"{CACHE}/tree/{tree()}")
         folder = ""
         if not args.qemu or not args.l2_qemu:
             folder = Qemu(args.qemu_base, args.qemu_source).make()
