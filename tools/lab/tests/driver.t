@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=build cost=37
 # The driver builds without a word from compiler (W=1) and sparse (C=1), and against a kernel that
-# it is not for it does not begin to, and says why.
+# it is not for it does not begin to, and says why. LM_KERNEL_ROOT: where tools/lab/linux-kernel has put
+# another kernel than the tree's.
 . "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/driver-build
 log=$out.log
 
-/virtio-lm/src/tools/lab/driver "$out" C=1 >"$log" 2>&1
+root=${LM_KERNEL_ROOT:-}
+# not C=1: Debian's 7.3 lacks the script that looks whether there is a sparse, and kbuild then takes C=1 back
+/virtio-lm/src/tools/lab/driver "$out" ${root:+"$root"} KBUILD_CHECKSRC=1 >"$log" 2>&1
 ok $? "the driver builds out of tree against the distribution's headers"
 # sparse has run where kbuild says so
 grep -q '^  CHECK ' "$log"
@@ -34,7 +37,7 @@ refused()
 	[ $status = 0 ] || sed 's/^/# /' "$out.said"
 }
 
-set -- /lib/modules/*/build
+set -- "$root"/lib/modules/*/build
 headers=$(realpath "$1")
 rm -rf "$out.refused" "$out.old"
 cp -r /virtio-lm/src/drivers/vdpa/virtio_lm "$out.refused"
@@ -49,7 +52,8 @@ cp -rs "$common" "$out.old/common"
 cp -rs "$headers" "$out.old/build"
 rm "$out.old/common/include/linux/vdpa.h" "$out.old/build/Makefile"
 grep -v dev_set_attr "$common/include/linux/vdpa.h" >"$out.old/common/include/linux/vdpa.h"
-sed "s,^include .*,include $out.old/common/Makefile," "$headers/Makefile" >"$out.old/build/Makefile"
+sed -e "s,^include .*,include $out.old/common/Makefile," -e "s,^KBUILD_OUTPUT=.*,KBUILD_OUTPUT=$out.old/build," \
+	"$headers/Makefile" >"$out.old/build/Makefile"
 refused "a kernel whose vDPA bus is too old is refused, and the first that is not is named" \
 	'too old, Linux 6.12 or newer' -C "$out.old/build"
 make -C "$headers" M="$out.refused" clean >"$out.said" 2>&1

@@ -4,6 +4,7 @@
 # The set of vDPA modules with a dirty log: the driver in it builds without a word from compiler
 # (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's
 # own and removed again, and neither another version's source nor somebody's folder is taken for ours.
+# LM_KERNEL_ROOT: where tools/lab/linux-kernel has put another kernel than the tree's.
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
 # of a run that was ended
@@ -33,13 +34,25 @@ vdpa()
 	modprobe --dirname "$INSTALL_MOD_PATH" --set-version "$release" --show-depends "${1-vdpa}" | tail -n 1
 }
 
-set -- /lib/modules/*/build
+root=${LM_KERNEL_ROOT:-}
+set -- "$root"/lib/modules/*/build
 release=${1%/build}
 release=${release##*/}
+set -- "$root"/usr/src/linux-source-*.tar.xz
+source=$1
 
-KBUILD_EXTRA_WARN=1 KBUILD_CHECKSRC=1 "$tool" build -k "$release" "$out" >"$out.log" 2>&1
+# build TOOL OUTPUT: the set for that kernel
+build()
+{
+	INSTALL_MOD_PATH=$root "$1" build -k "$release" ${root:+-s "$source"} "$2"
+}
+
+# KBUILD_CHECKSRC in the environment is not enough where kbuild takes it back: see driver.t
+KBUILD_EXTRA_WARN=1 MAKEFLAGS='-- KBUILD_CHECKSRC=1' build "$tool" "$out" >"$out.log" 2>&1
 ok $? "the set builds"
-grep -q '^  CHECK .*virtio_lm/log.c' "$out.log"
+! grep 'with fuzz' "$out.log"
+ok $? "each patch applies without fuzz"
+grep -q '^  CHECK .*log.c' "$out.log"
 ok $? "sparse has looked at the driver's log"
 # vdpa_dev_match() is the kernel's own; it calls what takes a lock with guard(), which sparse cannot follow
 grep -E '(warning|error):' "$out.log" | grep -v "/include/linux/device.h:.* context imbalance in 'vdpa_dev_match'" |
@@ -50,13 +63,15 @@ cat "$out.warnings"
 
 # a checkout with one patch more each time; with the last one it is the set above
 part=$out.part
-mkdir -p "$part/tools" "$part/patches/linux-6.12"
+series=linux-6.12
+case $release in 7.*) series=linux-7.x ;; esac
+mkdir -p "$part/tools" "$part/patches/$series"
 cp -r /virtio-lm/src/drivers /virtio-lm/src/include "$part"
 cp -r /virtio-lm/src/tools/linux "$part/tools"
-set -- /virtio-lm/src/patches/linux-6.12/*.patch
+set -- /virtio-lm/src/patches/$series/*.patch
 while [ $# -gt 1 ]; do
-	cp "$1" "$part/patches/linux-6.12"
-	MAKEFLAGS=-j2 "$part/tools/linux/modules-log" build -k "$release" "$part/set" >"$out.said" 2>&1 &&
+	cp "$1" "$part/patches/$series"
+	MAKEFLAGS=-j2 build "$part/tools/linux/modules-log" "$part/set" >"$out.said" 2>&1 &&
 		! grep -q 'warning:' "$out.said"
 	ok $? "the set builds after ${1##*/}, without a warning"
 	shift
@@ -66,8 +81,8 @@ done
 export INSTALL_MOD_PATH=$out.root
 kernel=$INSTALL_MOD_PATH/lib/modules/$release
 mkdir -p "$kernel/kernel/drivers"
-cp /lib/modules/"$release"/modules.builtin* /lib/modules/"$release"/modules.order "$kernel"
-cp -r "/lib/modules/$release/kernel/drivers/vdpa" "/lib/modules/$release/kernel/drivers/vhost" "$kernel/kernel/drivers"
+cp "$root/lib/modules/$release"/modules.builtin* "$root/lib/modules/$release/modules.order" "$kernel"
+cp -r "$root/lib/modules/$release/kernel/drivers/vdpa" "$root/lib/modules/$release/kernel/drivers/vhost" "$kernel/kernel/drivers"
 depmod -b "$INSTALL_MOD_PATH" "$release" 2>/dev/null
 # another driver of the same name, where DKMS puts one: depmod would choose whichever it comes upon last
 mkdir -p "$kernel/updates/dkms"
@@ -98,20 +113,20 @@ refused "what is not installed is not removed" "nothing installed"
 
 # a source of the next version
 version=$(sed -n 's/^#define UTS_RELEASE "\([0-9]*\.[0-9]*\.[0-9]*\).*/\1/p' \
-	/lib/modules/"$release"/build/include/generated/utsrelease.h)
+	"$root/lib/modules/$release"/build/include/generated/utsrelease.h)
 [ -n "$version" ] || version=$(echo "$release" | sed 's/^\([0-9]*\.[0-9]*\.[0-9]*\).*/\1/')
 next=${version%.*}.$((${version##*.} + 1))
 mkdir "$out.next"
-tar -C "$out.next" --strip-components=1 -xf /usr/src/linux-source-*.tar.xz --wildcards \
+tar -C "$out.next" --strip-components=1 -xf "$source" --wildcards \
 	'*/Makefile' '*/drivers/vdpa/*' '*/drivers/vhost/*' '*/drivers/virtio/*' '*/include/linux/vdpa.h' \
 	'*/include/uapi/linux/vhost*' '*/Documentation/userspace-api/*' '*/MAINTAINERS'
 sed -i "s/^SUBLEVEL = .*/SUBLEVEL = ${next##*.}/" "$out.next/Makefile"
-INSTALL_MOD_PATH='' "$tool" build -k "$release" -s "$out.next" "$out.other" >"$out.said" 2>&1
+INSTALL_MOD_PATH=$root "$tool" build -k "$release" -s "$out.next" "$out.other" >"$out.said" 2>&1
 refused "another version's source is refused, and both versions are named" "Linux $next" "Linux $version"
 
 mkdir "$out.mine"
 echo precious >"$out.mine/src"
-INSTALL_MOD_PATH='' "$tool" build -k "$release" "$out.mine" >"$out.said" 2>&1
+build "$tool" "$out.mine" >"$out.said" 2>&1
 refused "a folder that is not its own is left alone" "neither empty nor"
 [ "$(cat "$out.mine/src")" = precious ]
 ok $? "and so is what is in it"
