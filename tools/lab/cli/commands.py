@@ -77,7 +77,8 @@ def do_check(args):
     folders = {}
     with SetupLock():
         variants = {test.variant for test in args.chosen}
-        made_kernels = {"debug": kernels.debug()} if "debug" in variants else {}
+        made_kernels = {name: make_kernel() for name, make_kernel in
+                        (("debug", kernels.debug), ("newest", kernels.newest)) if name in variants}
         for name in ("dpdk", "vhost-crate"):
             folders[name] = make(name) if name in needs else ""
         qemu = Qemu(args.qemu_base, args.qemu_source)

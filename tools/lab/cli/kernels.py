@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernels that a lab can have: the tree's own, one of the user's, and the debug kernel. Each gives the
+"""The kernels that a lab can have: the tree's own, the newest, one of the user's, and the debug kernel. Each gives the
 fields of Config that depend on a kernel, and makes in the cache what they name."""
 import hashlib
 import os
 
-from .artefacts import make, there
-from .steps import CACHE, SRC, need_space, step
+from .artefacts import hash_of, keep_newest, make, there, tree
+from .steps import CACHE, SRC, need_space, say, step
 
 DEBUG = f"{CACHE}/debug-kernel"
 
@@ -20,6 +20,27 @@ def stock():
     """The tree's own, with all that is built for it."""
     return {"kernel": make("images"), "driver": f"{make('driver')}/virtio_lm_vdpa.ko",
             "simulator": make("simulator"), "log_modules": make("log-modules")}
+
+
+def newest():
+    """The newest of the suite that tools/bases has for it, with all that is built for it; {} where it cannot be had."""
+    folder = f"{CACHE}/kernels/newest-{hash_of('tools/lab/linux-kernel', 'tools/bases')}"
+    if not there(f"{folder}/taken"):
+        need_space(2000)
+        os.makedirs(f"{CACHE}/kernels", exist_ok=True)
+        # which says by 3 that it is not there
+        if not step("get the newest kernel", 60, ["sh", f"{SRC}/tools/lab/linux-kernel", folder, "newest"], optional=3):
+            say("  the tests on it are skipped")
+            return {}
+        keep_newest("kernels", 2, folder)
+    say(f"  {read(f'{folder}/taken')}")
+    key = f"{tree()}-newest-{hashlib.sha256(read(f'{folder}/taken').encode()).hexdigest()[:8]}"
+
+    def built(name, what):
+        return make(name, [folder], key, f"{what} for the newest kernel")
+    return {"kernel": built("images", "make the images"), "driver": f"{built('driver', 'build the driver')}/virtio_lm_vdpa.ko",
+            "simulator": built("simulator", "build the vDPA simulator"),
+            "log_modules": built("log-modules", "build the vDPA modules with a dirty log")}
 
 
 def user(vmlinux, modules, driver):

@@ -42,8 +42,8 @@ def last_line(path):
 
 
 def step(what, seconds, command, optional=False):
-    """Run a command that takes about so many seconds. Returns whether it went well, which it has to,
-    unless it is optional."""
+    """Run a command that takes about so many seconds. Returns whether it went well, which it has to, unless it
+    is optional: True, or the exit status by which it says that something cannot be had."""
     log = f"{RUN}/{re.sub('[^A-Za-z0-9._]', '-', what)}.log"
     begin = time.monotonic()
     say(f"  {what} (about {seconds} s) ...")
@@ -71,11 +71,14 @@ def step(what, seconds, command, optional=False):
     if status == 0:
         say(f"  {what}: done in {took}")
         return True
+    if status == optional and optional is not True:
+        say(f"  {what}: {last_line(log)}")
+        return False
     say(f"  {what}: FAILED after {took}, the end of {log}:")
     with open(log, encoding="utf-8", errors="replace") as file:
         for line in file.read().splitlines()[-15:]:
             say(f"  | {line}")
-    if not optional:
+    if optional is not True:
         raise StepError(f"could not {what}, see {log}")
     return False
 

@@ -19,7 +19,7 @@ import typing
 from .options import SRC, UsageError
 
 FOLDER = f"{SRC}/tools/lab/tests"
-VARIANTS = ("stock", "debug")
+VARIANTS = ("stock", "newest", "debug")
 NEEDS = ("dpdk", "vhost-crate", "qemu", "qemu-fuzz", "qemu-sources", "qemu-tsan")
 GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab")
 FORMS = ("both", "long")

@@ -125,6 +125,16 @@ class Progress:
         os.rename(self.path + ".new", self.path)
 
 
+def skip_all(why):
+    """End a test that has nothing to do here."""
+    print(f"1..0 # SKIP {why}")
+    sys.exit(0)
+
+
+if VARIANT not in ("", "stock") and not KERNEL:
+    skip_all(f"the kernel {VARIANT} cannot be had")
+
+
 def config(**changes):
     """The lab's configuration, as `lab check` has it."""
     return Config(**{**CHECK["config"], **changes})
@@ -135,12 +145,6 @@ def folder(name):
     if not CHECK["folders"][name]:
         skip_all(f"{name} could not be made")
     return CHECK["folders"][name]
-
-
-def skip_all(why):
-    """End a test that has nothing to do here."""
-    print(f"1..0 # SKIP {why}")
-    sys.exit(0)
 
 
 def qemu_dir():

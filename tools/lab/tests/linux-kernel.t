@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=build cost=20
 # A kernel of tools/bases is fetched whole, in the version of its image, or not at all; and what cannot be
 # had is told from what went wrong. On a mirror of our own, of packages with nearly nothing in them.
 out=/virtio-lm/run/linux-kernel

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=242,557 variants=stock,debug
+# lab: group=migration cost=242,150,557 variants=stock,newest,debug
 """L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands: the
 device logs the pages that it dirties. Under traffic in both directions, all the while. What goes
 wrong in a migration leaves L2 where it was, with its traffic, its memory and a device that does not
@@ -23,7 +23,7 @@ LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
 RATE_SECONDS = 120
 # There and back. On a debug kernel each of them takes four times as long, and to an L1 with the links
 # cut a migration is one that is cancelled
-ROUNDS = tap.parameter("rounds", 5 if tap.long_form() or not tap.DEBUG else 3)
+ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"stock": 5, "newest": 1, "debug": 3}[tap.VARIANT])
 # how many migrations there are until one has something go wrong before it
 UNDISTURBED = 1
 # L2 changes its place each time, and the source over to shadow virtqueues twice. The device stops
