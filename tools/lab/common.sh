@@ -68,6 +68,7 @@ step()
 # hold their locks
 keep_runs()
 {
+	# shellcheck disable=SC2012 # the names are ours
 	ls -1 "$1" | sort -r | tail -n +$((LM_KEEP_RUNS + 1)) | while read -r old; do
 		old=$1/$old
 		(flock -n 9 && rm -rf "$old") 9>>"$old/lock" || :

@@ -71,6 +71,7 @@ up "$@"
 ok $? "up: an L1 boots"
 is "migrate: refuses an L1 that runs no L2" "$("$lab" --lab "$name" migrate l1a 2>&1)" \
 	'virtio-lm: l1a runs no L2: lab l2 status tells where it is'
+# shellcheck disable=SC2016 # it is to be the guest's
 is "exec: prints what the command prints" "$("$lab" --lab "$name" exec l1a echo 'two  words' '$HOME')" 'two  words $HOME'
 "$lab" --lab "$name" exec l1a sh -c 'exit 7'
 is "exec: ends with the command's exit status" $? 7
@@ -89,7 +90,7 @@ is "exec: refuses when nothing is up" $? 1
 up "$@"
 # the first process of all that the lab is made of, by its lock
 for pid in $(pgrep -x unshare); do
-	if cat "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n' | grep -qx "LM_TEST=$name"; then kill -9 "$pid"; fi
+	if tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | grep -qx "LM_TEST=$name"; then kill -9 "$pid"; fi
 done
 gone
 ok $? "kill -9 of a lab that is up: nothing is left"
