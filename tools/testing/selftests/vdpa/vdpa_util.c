@@ -90,17 +90,36 @@ bool vdpa_can(const struct vdpa *v, enum vdpa_cap cap)
 	return v->caps & 1U << cap;
 }
 
-bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap)
+/* The capabilities that VDPA_REQUIRE names, of VDPA_DEV and no other device, in @caps */
+static int required(uint32_t *caps)
 {
 	const char *p = getenv("VDPA_REQUIRE");
-	size_t len = strlen(cap_names[cap]);
+	unsigned int cap;
+	size_t len;
 
-	if (promised(v->parent) & 1U << cap)
-		return true;
-	for (; p && *p; p += strcspn(p, ","), p += *p == ',')
-		if (strcspn(p, ",") == len && !strncmp(p, cap_names[cap], len))
-			return true;
-	return false;
+	*caps = 0;
+	for (; p && *p; p += len, p += *p == ',') {
+		len = strcspn(p, ",");
+		for (cap = 0; cap < CAP_COUNT; cap++)
+			if (strlen(cap_names[cap]) == len && !strncmp(p, cap_names[cap], len))
+				break;
+		if (cap < CAP_COUNT) {
+			*caps |= 1U << cap;
+			continue;
+		}
+		printf("# VDPA_REQUIRE: there is no capability \"%.*s\". Known are:", (int)len, p);
+		for (cap = 0; cap < CAP_COUNT; cap++)
+			printf(" %s", cap_names[cap]);
+		printf("\n");
+		fflush(stdout);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap)
+{
+	return (promised(v->parent) | v->required) & 1U << cap;
 }
 
 const char *vdpa_dev_path(void)
@@ -170,8 +189,9 @@ static void find_caps(struct vdpa *v)
 	uint32_t as;
 	void *page;
 
-	/* what no parent tells of itself */
-	v->caps = promised(v->parent) & (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER);
+	/* what no parent tells of itself is tried where it is promised or required */
+	v->caps = (promised(v->parent) | v->required) &
+		  (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER);
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_SUSPEND))
 		v->caps |= 1 << CAP_SUSPEND;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_RESUME))
@@ -247,6 +267,10 @@ int vdpa_open(struct vdpa *v)
 
 	memset(v, 0, sizeof(*v));
 	v->memfd = -1;
+	v->fd = -1;
+	ret = required(&v->required);
+	if (ret)
+		return ret;
 	snprintf(v->path, sizeof(v->path), "%s", vdpa_dev_path());
 	ret = open_owned(v);
 	if (ret)

@@ -62,6 +62,7 @@ struct vdpa {
 	char mgmt_dev[64];	/* "0000:01:00.0", "vdpasim_net" */
 	char parent[64];	/* name of the parent's driver */
 	uint32_t caps;		/* 1 << enum vdpa_cap */
+	uint32_t required;	/* those that VDPA_REQUIRE names */
 	uint64_t backend;	/* backend features, as offered and acked */
 	uint64_t offered;	/* virtio features of the device */
 	uint64_t features;	/* virtio features in force */
