@@ -265,7 +265,6 @@ int net_wait(struct net *n, uint64_t end)
 		{ .fd = n->rx.call, .events = POLLIN },
 		{ .fd = n->tx.call, .events = POLLIN },
 	};
-	eventfd_t count;
 
 	while (!poll(p, 2, 100))
 		if (expired(end))
@@ -276,9 +275,9 @@ int net_wait(struct net *n, uint64_t end)
 				    "nothing more arrives");
 	/* first the events, then the rings: what comes in between is another event */
 	if (p[0].revents)
-		eventfd_read(n->rx.call, &count);
+		vq_take_calls(&n->rx);
 	if (p[1].revents)
-		eventfd_read(n->tx.call, &count);
+		vq_take_calls(&n->tx);
 	return net_poll(n);
 }
 

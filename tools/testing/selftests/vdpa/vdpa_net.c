@@ -13,6 +13,7 @@
 
 #define TEST_SECONDS	240	/* of the harness; the tests' own deadlines come first */
 #define STILL_MS	60	/* how long a stopped device is watched */
+#define STATS_MS	2000	/* how long statistics may be late */
 
 /* For calls of net.h, which say what is wrong */
 #define ASSERT_NET(n, call) do {							\
@@ -747,25 +748,108 @@ TEST_F_TIMEOUT(running, doorbell, TEST_SECONDS)
 	expect_account(_metadata, n);
 }
 
-/* Vendor statistics of every queue, and of none beyond the last */
+/* What this side has seen of a queue, and what the statistics say of it, while it is suspended */
+struct count {
+	uint64_t kicks, calls;
+	uint16_t used;
+	struct vdpa_nl_info info;
+};
+
+static void count(struct __test_metadata *_metadata, struct net *n, struct count *c, uint32_t q)
+{
+	struct vq *vq = q ? &n->tx : &n->rx;
+
+	vq_take_calls(vq);
+	c->kicks = vq->kicks;
+	c->calls = vq->calls;
+	c->used = vq_device_used(vq);
+	ASSERT_EQ(0, vdpa_nl_vstats_get(n->v->name, q, &c->info)) {
+		TH_LOG("queue %u", q);
+	}
+	ASSERT_NE(0, c->info.nstats);
+}
+
+/*
+ * How many of the statistics of a queue have a meaning that is known here, and are right: of those
+ * that count, what they have counted from @from to @to.
+ */
+static unsigned int right_stats(const struct count *from, const struct count *to, char *wrong,
+				size_t size)
+{
+	unsigned int i, right = 0;
+
+	*wrong = '\0';
+	for (i = 0; i < to->info.nstats && i < VDPA_NL_STATS; i++) {
+		const char *name = to->info.stats[i].name;
+		uint64_t now = to->info.stats[i].value, want;
+		uint64_t more = now - from->info.stats[i].value;
+
+		if (!strcmp(name, "kicks"))
+			want = to->kicks - from->kicks;
+		else if (!strcmp(name, "calls"))
+			want = to->calls - from->calls;
+		else if (!strcmp(name, "rx packets") || !strcmp(name, "tx packets"))
+			want = (uint16_t)(to->used - from->used);
+		else if (!strcmp(name, "avail_idx") || !strcmp(name, "used_idx"))
+			want = more - now + to->used;
+		else
+			continue;
+		if (to->info.stats[i].has_value && more == want)
+			right++;
+		else
+			snprintf(wrong, size, "%s: want %llu more, have %llu", name,
+				 (unsigned long long)want, (unsigned long long)more);
+	}
+	return right;
+}
+
+/*
+ * Vendor statistics of every queue, and of none beyond the last. Each that has a meaning known here
+ * (Documentation/virtio-lm-driver.rst, vdpa_sim_net.c) is what was done.
+ */
 TEST_F_TIMEOUT(running, vendor_statistics, TEST_SECONDS)
 {
-	struct vdpa_nl_info info;
+	unsigned int lm = !strcmp(self->v.parent, "virtio_lm_vdpa"), right;
+	struct count from[2], to[2];
+	struct net *n = &self->n;
 	struct vdpa *v = &self->v;
+	struct vdpa_nl_info info;
+	char wrong[128];
+	uint64_t end;
 	uint32_t q;
 
 	NEED(v, CAP_VSTATS);
-	ASSERT_NET(&self->n, net_traffic(&self->n, 50, 50));
-	for (q = 0; q < v->nvqs; q++) {
-		ASSERT_EQ(0, vdpa_nl_vstats_get(v->name, q, &info)) {
-			TH_LOG("queue %u", q);
-		}
-		EXPECT_NE(0, info.nstats);
-	}
+	NEED(v, CAP_SUSPEND);
+	NEED(v, CAP_RESUME);
+	ASSERT_NET(n, net_traffic(n, 50, 50));
+	for (q = 2; q < v->nvqs; q++)
+		EXPECT_EQ(0, vdpa_nl_vstats_get(v->name, q, &info));
 	EXPECT_NE(0, vdpa_nl_vstats_get(v->name, v->nvqs, &info));
 	EXPECT_NE(0, vdpa_nl_vstats_get(v->name, 65535, &info));
-	ASSERT_NET(&self->n, net_traffic(&self->n, 100, 100));
-	expect_account(_metadata, &self->n);
+
+	suspend(_metadata, n);
+	for (q = 0; q < 2; q++)
+		count(_metadata, n, &from[q], q);
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
+	ASSERT_NET(n, net_traffic(n, 150, 150));
+	suspend(_metadata, n);
+	for (q = 0; q < 2; q++) {
+		/* the simulator counts a packet after it has given it back */
+		end = deadline(STATS_MS);
+		do {
+			count(_metadata, n, &to[q], q);
+			right = right_stats(&from[q], &to[q], wrong, sizeof(wrong));
+		} while (*wrong && !expired(end));
+		EXPECT_EQ('\0', *wrong) {
+			TH_LOG("queue %u: %s", q, wrong);
+		}
+		EXPECT_LE(lm ? 4 : 1, right) {
+			TH_LOG("queue %u: %u statistics have a meaning", q, right);
+		}
+		EXPECT_LE(100, (uint16_t)(to[q].used - from[q].used));
+	}
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
+	expect_account(_metadata, n);
 }
 
 static uint16_t link_status(struct __test_metadata *_metadata, struct vdpa *v)

@@ -188,7 +188,17 @@ static void info_attr(void *ctx, int type, const void *data, int len)
 		i->has_link = true;
 		break;
 	case VDPA_ATTR_DEV_VENDOR_ATTR_NAME:
+		if (i->nstats < VDPA_NL_STATS)
+			copy_attr(i->stats[i->nstats].name, sizeof(i->stats[0].name) - 1, data,
+				  len);
 		i->nstats++;
+		break;
+	case VDPA_ATTR_DEV_VENDOR_ATTR_VALUE:
+		/* it follows its name */
+		if (!i->nstats || i->nstats > VDPA_NL_STATS)
+			break;
+		copy_attr(&i->stats[i->nstats - 1].value, sizeof(i->stats[0].value), data, len);
+		i->stats[i->nstats - 1].has_value = len == sizeof(i->stats[0].value);
 		break;
 	}
 }

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define VDPA_NL_STATS	16
+
 /* A device, or a management device, as netlink describes it */
 struct vdpa_nl_info {
 	char name[64];
@@ -30,7 +32,12 @@ struct vdpa_nl_info {
 	bool has_max_vqp;
 	uint16_t link;
 	bool has_link;
-	unsigned int nstats;	/* vendor attributes of a queue */
+	unsigned int nstats;	/* vendor attributes of a queue, of which these are the first */
+	struct {
+		char name[32];
+		uint64_t value;
+		bool has_value;
+	} stats[VDPA_NL_STATS];
 };
 
 /* What a device is created with; NULL or false: left to the parent */

@@ -174,13 +174,28 @@ void vq_kick(struct vq *q)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (q->doorbell)
 		__atomic_store_n(q->doorbell, htole16(q->index), __ATOMIC_RELAXED);
-	else
-		eventfd_write(q->kick, 1);
+	else if (!eventfd_write(q->kick, 1))
+		q->kicks++;
+}
+
+/* Takes the calls that have come: an eventfd has counted each of them */
+void vq_take_calls(struct vq *q)
+{
+	eventfd_t count;
+
+	if (!eventfd_read(q->call, &count))
+		q->calls += count;
 }
 
 uint16_t vq_device_used(const struct vq *q)
 {
 	return le16toh(__atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE));
+}
+
+/* Slots that the device holds and has not used */
+uint16_t vq_unused(const struct vq *q)
+{
+	return q->posted - (uint16_t)(vq_device_used(q) - q->used_idx);
 }
 
 /*

@@ -33,6 +33,8 @@ struct vq {
 	int kick;
 	int call;
 	uint16_t *doorbell;	/* kicked by this instead, if set */
+	uint64_t kicks;		/* written to the eventfd */
+	uint64_t calls;		/* read from it by vq_take_calls() */
 };
 
 int vq_init(struct vq *q, struct vdpa *v, uint16_t index, uint16_t size, uint16_t segs,
@@ -49,6 +51,8 @@ int vq_free_slot(struct vq *q);
 void vq_post(struct vq *q, uint16_t slot, uint32_t len);
 void vq_publish(struct vq *q, uint16_t head);
 void vq_kick(struct vq *q);
+void vq_take_calls(struct vq *q);
+uint16_t vq_unused(const struct vq *q);
 int vq_reap(struct vq *q, uint32_t *len);
 uint16_t vq_device_used(const struct vq *q);
 
