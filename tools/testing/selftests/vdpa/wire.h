@@ -17,7 +17,7 @@
 
 #define WIRE_ETHERTYPE		0x88b5
 #define WIRE_MAC_LEN		6
-#define WIRE_ARGS		4
+#define WIRE_ARGS		5
 #define WIRE_MIN_LEN		60
 #define WIRE_MAX_LEN		1514	/* but for WIRE_F_LONG */
 #define WIRE_LONG_LEN		65535
@@ -28,7 +28,8 @@ enum wire_op {
 	WIRE_HELLO = 1,		/* who? The answer's arg[0]: WIRE_HAS_*, [1] its longest frame */
 	WIRE_DATA,		/* arg[0]: WIRE_F_* */
 	WIRE_SEND,		/* send me data: arg[0] first seq, [1] count, [2] us between */
-	WIRE_REPORT,		/* arg[0] distinct, [1] doubled, [2] damaged, [3] yet to send */
+	/* arg[0] distinct, [1] doubled, [2] damaged, [3] yet to send, [4] link downs done */
+	WIRE_REPORT,
 	WIRE_LINK,		/* take my link down for arg[0] ms, then up; answered before */
 	WIRE_ANSWER = 0x8000	/* or'ed into the op of an answer */
 };

@@ -34,6 +34,7 @@ struct session {
 	uint32_t last_request;
 	uint8_t answer[WIRE_MIN_LEN];	/* to that request */
 	uint32_t distinct, doubled, damaged;
+	uint32_t links;		/* times that the link hook took the link down, and up again */
 	uint8_t seen[WIRE_MAX_SEQ];
 	/* what is still to be sent */
 	uint32_t next_seq, to_send, gap_us;
@@ -105,7 +106,7 @@ static void send_frame(const void *frame, size_t len)
 	}
 }
 
-static void set_link(const uint8_t *mac, const char *state)
+static int set_link(const uint8_t *mac, const char *state)
 {
 	char cmd[1024];
 	int ret;
@@ -115,6 +116,7 @@ static void set_link(const uint8_t *mac, const char *state)
 	ret = system(cmd);
 	if (ret)
 		fprintf(stderr, "wire_peer: '%s' ended with %d\n", cmd, ret);
+	return ret;
 }
 
 static void answer(struct session *s, const struct wire_hdr *request,
@@ -164,6 +166,7 @@ static void on_frame(uint8_t *frame, size_t len)
 	struct wire_hdr *h = (struct wire_hdr *)frame;
 	struct session *s = find_session(h);
 	uint32_t args[WIRE_ARGS] = { };
+	int failed;
 
 	if (ntohs(h->op) == WIRE_DATA) {
 		on_data(s, frame, len);
@@ -192,15 +195,17 @@ static void on_frame(uint8_t *frame, size_t len)
 		args[1] = s->doubled;
 		args[2] = s->damaged;
 		args[3] = s->to_send;
+		args[4] = s->links;
 		answer(s, h, args);
 		break;
 	case WIRE_LINK:
 		answer(s, h, args);
 		if (!link_hook)
 			break;
-		set_link(s->mac, "down");
+		failed = set_link(s->mac, "down");
 		usleep(ntohl(h->arg[0]) * 1000);
-		set_link(s->mac, "up");
+		failed |= set_link(s->mac, "up");
+		s->links += !failed;
 		break;
 	}
 }
