@@ -31,6 +31,7 @@ struct net {
 	uint32_t sent;		/* data frames; the next one's seq */
 	uint32_t got;		/* of them, back again */
 	uint32_t lost;		/* of them, known never to come back */
+	uint32_t unsent;	/* of those lost: they were never on the wire */
 	uint32_t burst;		/* distinct data frames that the peer sent by itself */
 	uint32_t doubled;
 	uint32_t damaged;
