@@ -9,8 +9,8 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
-#include "../../../../include/linux/virtio_lm.h"
 #include "kselftest_harness.h"
+#include "log.h"
 #include "vdpa_nl.h"
 #include "vring.h"
 
@@ -18,6 +18,9 @@
 #define DRIVER	(ACK | VIRTIO_CONFIG_S_DRIVER)
 #define FEAT_OK	(DRIVER | VIRTIO_CONFIG_S_FEATURES_OK)
 #define DRV_OK	(FEAT_OK | VIRTIO_CONFIG_S_DRIVER_OK)
+
+/* Doorbells that are in front of the LM block (Documentation/virtio-lm-device.rst) */
+#define LM_DOORBELLS	1024
 
 #define MUST_HAVE (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
 
@@ -339,7 +342,7 @@ TEST_F(device, queue_index)
 {
 	struct vdpa *v = &self->v;
 	const uint32_t bad[] = {
-		v->nvqs, v->nvqs + 1, VIRTIO_LM_MAX_VQS, 0x7fff, 0xffff, 0x10000, 0x80000000,
+		v->nvqs, v->nvqs + 1, LM_DOORBELLS, 0x7fff, 0xffff, 0x10000, 0x80000000,
 		UINT32_MAX,
 	};
 	struct vhost_vring_state s;
@@ -593,8 +596,8 @@ TEST_F(device, doorbell_bounds)
 	struct vdpa *v = &self->v;
 	const off_t page = getpagesize();
 	const uint64_t beyond[] = {
-		v->nvqs, v->nvqs + 1, VIRTIO_LM_MAX_VQS - 1, VIRTIO_LM_MAX_VQS,
-		VIRTIO_LM_MAX_VQS + 1, 0x7fff, 0xffff, 0x10000, 0x10000 + v->nvqs,
+		v->nvqs, v->nvqs + 1, LM_DOORBELLS - 1, LM_DOORBELLS,
+		LM_DOORBELLS + 1, 0x7fff, 0xffff, 0x10000, 0x10000 + v->nvqs,
 		0x100000000ULL,
 	};
 	void *p;
