@@ -34,6 +34,10 @@ LOG_MTU = 65521
 # MAC, MRG_RXBUF, STATUS, CTRL_VQ, EVENT_IDX, VERSION_1, ACCESS_PLATFORM, RING_PACKED
 ORDER_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 29, 32, 33, 34))
 
+# VHOST_GET_BACKEND_FEATURES, and VHOST_BACKEND_F_DIRTY_LOG
+GET_BACKEND_FEATURES = 0x8008af26
+F_DIRTY_LOG = 0x3e
+
 # What asks for a doorbell, and what else is in its fixture
 DOORBELL_TESTS = ["vhost_vdpa", "vdpa_net -f running"]
 
@@ -58,27 +62,70 @@ vdpa dev add name {NAME} mgmtdev vdpasim_net mac 02:00:00:00:00:05 mtu 1500
 """
 
 
-def results(t, what, lines):
-    """One TAP line for each result in the lines of a KTAP stream; how many failed, of how many."""
+def results(t, what, lines, skipped=None):
+    """One TAP line for each result in the lines of a KTAP stream; how many failed, of how many that
+    were tried. Those skipped are added to skipped, by the reason, if it is given."""
     count = bad = 0
     for number, line in enumerate(lines):
         found = RESULT.match(line)
         if not found:
             continue
-        count += 1
         title = f"{what}: {found.group(2)}"
         if found.group(3) is not None:
-            t.skip(title, found.group(3))
-        elif not t.ok(not found.group(1), title):
+            if skipped is None:
+                t.skip(title, found.group(3))
+            else:
+                skipped.setdefault(found.group(3), []).append(title)
+            continue
+        count += 1
+        if not t.ok(not found.group(1), title):
             bad += 1
             t.note("\n".join(lines[max(0, number - 8):number]))
     return bad, count
+
+
+def has_log(l1, node):
+    """Does vhost-vdpa offer a dirty log for that device?"""
+    text = l1.sh(f"""python3 -c "import fcntl, os, struct
+fd = os.open('/dev/{node}', os.O_RDWR)
+print(struct.unpack('Q', fcntl.ioctl(fd, {GET_BACKEND_FEATURES}, bytes(8)))[0] >> {F_DIRTY_LOG} & 1)"
+""")
+    return text.strip() == "1"
+
+
+def count_tests(program):
+    """How many tests a binary has."""
+    listed = subprocess.run([program, "-l"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            check=False).stdout
+    # a heading, and a rule between the fixtures; a fixture's tests are beside its variants, each with each
+    tests = variants = total = 0
+    for line in listed.splitlines()[1:] + ["---"]:
+        if line.startswith("---"):
+            total += tests * max(variants, 1)
+            tests = variants = 0
+        else:
+            variants += bool(line[21:46].strip())
+            tests += bool(line[47:].strip())
+    return total
+
+
+def choose(t, l1, node, what, folder, require):
+    """The binaries to run: all, but for those of the dirty log where there is none and none is required."""
+    names = open(f"{folder}/list", encoding="ascii").read().split()
+    t.ok(names, f"{what}: there are kselftests to run")
+    if "log" in require.split(",") or has_log(l1, node):
+        return names
+    logs = [name for name in names if name.startswith("vdpa_log")]
+    count = sum(count_tests(f"{folder}/{name}") for name in logs)
+    t.note(f"{what}: vhost-vdpa offers no dirty log: the {count} tests of {' and '.join(logs)} are left out")
+    return [name for name in names if name not in logs]
 
 
 def run(t, l1, what, require, slow, only=()):
     """Run every binary, or those in only, against the device NAME; what they have printed of the
     work they have done."""
     figures = []
+    skipped = {}
     node = l1.sh(f"ls /sys/bus/vdpa/devices/{NAME} | grep ^vhost-vdpa-").strip()
     env = ["env", f"VDPA_DEV=/dev/{node}", f"VDPA_TIMEOUT_SCALE={4 * slow}",
            f"VDPA_REQUIRE={require}"]
@@ -88,7 +135,7 @@ def run(t, l1, what, require, slow, only=()):
     timeout = slow * int(re.search(r"timeout=(\d+)", settings).group(1))
     if any(os.environ.get(name) for name in LONGER):
         timeout *= 12
-    for name in only or open(f"{folder}/list", encoding="ascii").read().split():
+    for name in only or choose(t, l1, node, what, folder, require):
         log = f"{l1.run_dir}/{what}.{name}.log".replace(" ", "-")
         try:
             with open(log, "w", encoding="utf-8") as file:
@@ -99,14 +146,35 @@ def run(t, l1, what, require, slow, only=()):
             continue
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
-        bad, count = results(t, f"{what}: {name}", lines)
+        bad, count = results(t, f"{what}: {name}", lines, skipped)
         for figure in filter(None, map(FIGURES.match, lines)):
             t.note(figure.group(1))
             figures.append(figure.group(1))
-        # a binary that crashes, or that skips or selects none, has not tested anything
+        # a binary that crashes, or that skips all or selects none, has not tested anything
         if not bad:
             t.equal((status, count > 0), (0, True), f"{what}: {name} as a whole")
+    for why, titles in skipped.items():
+        t.skip(f"{what}: {len(titles)} tests", why)
+        t.note("\n".join(titles))
     return figures
+
+
+def refuses_unknown_requirements(t, l1, what):
+    """A name in VDPA_REQUIRE that is none fails every test, and the names there are are told."""
+    node = l1.sh(f"ls /sys/bus/vdpa/devices/{NAME} | grep ^vhost-vdpa-").strip()
+    done = l1.run(["env", f"VDPA_DEV=/dev/{node}", "VDPA_REQUIRE=wire,start_kick",
+                   f"{l1.config.tools}/kselftest/vhost_vdpa", "-t", "identity"])
+    t.ok(done.returncode == 1 and re.search('no capability "start_kick".*: .*start_kicks', done.stdout),
+         f"{what}: an unknown name in VDPA_REQUIRE is refused, and the known ones are named")
+
+
+def tries_what_is_required(t, l1, what):
+    """What no parent tells of itself is tried where VDPA_REQUIRE asks for it, whoever the parent is."""
+    node = l1.sh(f"ls /sys/bus/vdpa/devices/{NAME} | grep ^vhost-vdpa-").strip()
+    said = l1.run(["env", f"VDPA_DEV=/dev/{node}", "VDPA_REQUIRE=start_kicks",
+                   f"{l1.config.tools}/kselftest/vdpa_net", "-t", "resume_is_a_kick"]).stdout
+    t.ok("lacks" not in said and any(map(RESULT.match, said.splitlines())),
+         f"{what}: start_kicks is tried where it is required")
 
 
 def make_lab(**changes):
@@ -156,6 +224,9 @@ def run_simulator(t, l1, folder, what, require="", parameter="", slow=1, only=()
     or on the kernel's own if that folder is empty. Returns their figures."""
     l1.sh(f"set -- '{folder}' {parameter}\n{SIMULATOR}", timeout=60 * slow)
     figures = run(t, l1, what, require, slow, only)
+    if not require:
+        refuses_unknown_requirements(t, l1, what)
+        tries_what_is_required(t, l1, what)
     l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim vringh", timeout=60 * slow)
     return figures
 
