@@ -35,6 +35,9 @@ help:
 	@echo "  make modules-log      build it with a dirty log, and the kernel's vdpa modules as a set"
 	@echo "                        (RELEASE=<uname -r>, SOURCE=<kernel source>, OUT=<folder>)"
 	@echo "  make modules-log_install, modules-log_remove    that set"
+	@echo "A kernel tree of yours:"
+	@echo "  make overlay KTREE=<tree>   lay driver, selftests and documents over it, and build the"
+	@echo "                        selftests there; no file of another's is overwritten"
 	@echo "Documents:"
 	@echo "  make docs             HTML in Documentation/_build (needs sphinx-build)"
 
@@ -76,6 +79,9 @@ modules-log_install:
 modules-log_remove:
 	tools/linux/modules-log remove -k $(RELEASE)
 
+overlay:
+	@tools/linux/overlay "$(KTREE)"
+
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR)/$(DRIVER) clean)
 	rm -rf Documentation/_build build
@@ -88,4 +94,4 @@ docs:
 	sphinx-build -q -W Documentation Documentation/_build
 
 .PHONY: help setup demo soak check check-long mutants kselftest lab modules modules_install modules-log \
-	modules-log_install modules-log_remove clean distclean docs
+	modules-log_install modules-log_remove overlay clean distclean docs
