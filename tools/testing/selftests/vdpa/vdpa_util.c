@@ -3,15 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -21,106 +18,6 @@
 
 #define OPEN_MS		20000	/* the last owner may still be closing */
 #define RESET_MS	10000
-#define UNPIN_MS	5000
-
-static const char * const cap_names[CAP_COUNT] = {
-	[CAP_SUSPEND]		= "suspend",
-	[CAP_RESUME]		= "resume",
-	[CAP_LATE_ENABLE]	= "late_enable",
-	[CAP_VRING_SIZE]	= "vring_size",
-	[CAP_VRING_GROUP]	= "vring_group",
-	[CAP_DOORBELL]		= "doorbell",
-	[CAP_EVENT_IDX]		= "event_idx",
-	[CAP_MRG_RXBUF]		= "mrg_rxbuf",
-	[CAP_INDIRECT]		= "indirect",
-	[CAP_PACKED]		= "packed",
-	[CAP_ANY_ORDER]		= "any_order",
-	[CAP_VSTATS]		= "vstats",
-	[CAP_PROVISION]		= "provision",
-	[CAP_MAX_VQP]		= "max_vqp",
-	[CAP_NAMES]		= "names",
-	[CAP_SET_MAC]		= "set_mac",
-	[CAP_FAREWELL]		= "farewell",
-	[CAP_START_KICKS]	= "start_kicks",
-	[CAP_WIRE]		= "wire",
-	[CAP_PEER]		= "peer",
-	[CAP_LINK]		= "link",
-	[CAP_LOG]		= "log",
-	[CAP_ASID]		= "asid",
-	[CAP_UNBIND]		= "unbind",
-	[CAP_FAIL_NTH]		= "fail_nth",
-};
-
-/*
- * What a parent has promised, by its driver's name: here the lack of it is a
- * failure. Whatever depends on how the device was set up (a page per doorbell,
- * a peer on the wire, a kernel with a dirty log) is for VDPA_REQUIRE to name.
- */
-static const struct {
-	const char *parent;
-	uint32_t caps;
-} promises[] = {
-	{ "virtio_lm_vdpa",
-	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
-	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
-	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND |
-	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER },
-	{ "vdpasim_net",
-	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
-	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },
-};
-
-static uint32_t promised(const char *parent)
-{
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(promises); i++)
-		if (!strcmp(parent, promises[i].parent))
-			return promises[i].caps;
-	return 0;
-}
-
-const char *vdpa_cap_name(enum vdpa_cap cap)
-{
-	return cap_names[cap];
-}
-
-bool vdpa_can(const struct vdpa *v, enum vdpa_cap cap)
-{
-	return v->caps & 1U << cap;
-}
-
-/* The capabilities that VDPA_REQUIRE names, of VDPA_DEV and no other device, in @caps */
-static int required(uint32_t *caps)
-{
-	const char *p = getenv("VDPA_REQUIRE");
-	unsigned int cap;
-	size_t len;
-
-	*caps = 0;
-	for (; p && *p; p += len, p += *p == ',') {
-		len = strcspn(p, ",");
-		for (cap = 0; cap < CAP_COUNT; cap++)
-			if (strlen(cap_names[cap]) == len && !strncmp(p, cap_names[cap], len))
-				break;
-		if (cap < CAP_COUNT) {
-			*caps |= 1U << cap;
-			continue;
-		}
-		printf("# VDPA_REQUIRE: there is no capability \"%.*s\". Known are:", (int)len, p);
-		for (cap = 0; cap < CAP_COUNT; cap++)
-			printf(" %s", cap_names[cap]);
-		printf("\n");
-		fflush(stdout);
-		return -EINVAL;
-	}
-	return 0;
-}
-
-bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap)
-{
-	return (promised(v->parent) | v->required) & 1U << cap;
-}
 
 const char *vdpa_dev_path(void)
 {
@@ -182,54 +79,6 @@ static int find_parent(struct vdpa *v)
 	return 0;
 }
 
-static void find_caps(struct vdpa *v)
-{
-	struct vhost_vring_state s = { .index = 0 };
-	struct vdpa_nl_info info;
-	uint32_t as;
-	void *page;
-
-	/* what no parent tells of itself is tried where it is promised or required */
-	v->caps = (promised(v->parent) | v->required) &
-		  (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER);
-	if (v->backend & BIT_ULL(VHOST_BACKEND_F_SUSPEND))
-		v->caps |= 1 << CAP_SUSPEND;
-	if (v->backend & BIT_ULL(VHOST_BACKEND_F_RESUME))
-		v->caps |= 1 << CAP_RESUME;
-	if (v->backend & BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK))
-		v->caps |= 1 << CAP_LATE_ENABLE;
-	if (v->backend & BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG))
-		v->caps |= 1 << CAP_LOG;
-	if (!vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as) && as > 1)
-		v->caps |= 1 << CAP_ASID;
-	if (!strcmp(v->mgmt_bus, "pci"))
-		v->caps |= 1 << CAP_UNBIND;
-	if (!access("/proc/self/fail-nth", W_OK) &&
-	    !access("/sys/kernel/debug/failslab/reject-start", F_OK) &&
-	    !access("/sys/kernel/debug/fail_page_alloc/reject-start", F_OK))
-		v->caps |= 1 << CAP_FAIL_NTH;
-	if (v->offered & BIT_ULL(VIRTIO_RING_F_EVENT_IDX))
-		v->caps |= 1 << CAP_EVENT_IDX;
-	if (v->offered & BIT_ULL(VIRTIO_NET_F_MRG_RXBUF))
-		v->caps |= 1 << CAP_MRG_RXBUF;
-	if (v->offered & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC))
-		v->caps |= 1 << CAP_INDIRECT;
-	if (v->offered & BIT_ULL(VIRTIO_F_RING_PACKED))
-		v->caps |= 1 << CAP_PACKED;
-	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_SIZE, &s))
-		v->caps |= 1 << CAP_VRING_SIZE;
-	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &s))
-		v->caps |= 1 << CAP_VRING_GROUP;
-	/* before FEATURES_OK it is -EAGAIN for those that can */
-	if (vdpa_nl_vstats_get(v->name, 0, &info) != -EOPNOTSUPP)
-		v->caps |= 1 << CAP_VSTATS;
-	page = mmap(NULL, getpagesize(), PROT_WRITE, MAP_SHARED, v->fd, 0);
-	if (page != MAP_FAILED) {
-		v->caps |= 1 << CAP_DOORBELL;
-		munmap(page, getpagesize());
-	}
-}
-
 /* Opens v->path as its owner and acks every backend feature that is known here */
 static int open_owned(struct vdpa *v)
 {
@@ -268,7 +117,7 @@ int vdpa_open(struct vdpa *v)
 	memset(v, 0, sizeof(*v));
 	v->memfd = -1;
 	v->fd = -1;
-	ret = required(&v->required);
+	ret = vdpa_required(&v->required);
 	if (ret)
 		return ret;
 	snprintf(v->path, sizeof(v->path), "%s", vdpa_dev_path());
@@ -292,7 +141,7 @@ int vdpa_open(struct vdpa *v)
 		v->fd = -1;
 		return ret;
 	}
-	find_caps(v);
+	vdpa_find_caps(v);
 	return 0;
 }
 
@@ -498,138 +347,4 @@ int vdpa_iotlb(struct vdpa *v, uint8_t type, uint64_t iova, uint64_t size, void 
 	       uint8_t perm)
 {
 	return vdpa_iotlb_asid(v, 0, type, iova, size, addr, perm);
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000ULL + t.tv_nsec / 1000000;
-}
-
-/* @ms from now, longer where VDPA_TIMEOUT_SCALE says that the machine is slow */
-uint64_t deadline(unsigned int ms)
-{
-	const char *scale = getenv("VDPA_TIMEOUT_SCALE");
-	unsigned long n = scale ? strtoul(scale, NULL, 0) : 1;
-
-	return now_ms() + (uint64_t)ms * (n ? n : 1);
-}
-
-bool expired(uint64_t end)
-{
-	return now_ms() >= end;
-}
-
-/* 0 when @fd is readable, -ETIMEDOUT at the deadline */
-int wait_readable(int fd, uint64_t end)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	uint64_t now = now_ms();
-	int ret;
-
-	ret = poll(&p, 1, now < end ? (int)(end - now) : 0);
-	if (ret < 0)
-		return -errno;
-	return ret ? 0 : -ETIMEDOUT;
-}
-
-void sleep_ms(unsigned int ms)
-{
-	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
-
-	while (nanosleep(&t, &t) && errno == EINTR)
-		;
-}
-
-uint64_t test_seed(void)
-{
-	const char *s = getenv("VDPA_SEED");
-	static uint64_t seed;
-
-	if (!seed) {
-		if (s)
-			seed = strtoull(s, NULL, 0);
-		else if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
-			seed = now_ms();
-	}
-	return seed;
-}
-
-/* Each test draws a sequence of its own, so that it replays alone as in a full run */
-void rng_init(uint64_t *state, uint64_t seed, const char *name)
-{
-	*state = seed;
-	while (*name) {
-		*state ^= (uint8_t)*name++;
-		rng(state);
-	}
-}
-
-/* splitmix64 */
-uint32_t rng(uint64_t *state)
-{
-	uint64_t z = (*state += 0x9e3779b97f4a7c15ULL);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-	return (z ^ (z >> 31)) >> 32;
-}
-
-uint32_t rng_below(uint64_t *state, uint32_t n)
-{
-	return (uint64_t)rng(state) * n >> 32;
-}
-
-int vdpa_write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
-/* Pages that are pinned on the whole machine, or a negative errno */
-int vdpa_pinned_pages(void)
-{
-	long long acquired = -1, released = -1, n;
-	char name[64];
-	FILE *f;
-	int ret;
-
-	/* the CPUs keep counts of their own, which this gathers */
-	ret = vdpa_write_file("/proc/sys/vm/stat_refresh", "1");
-	if (ret)
-		return ret;
-	f = fopen("/proc/vmstat", "r");
-	if (!f)
-		return -errno;
-	while (fscanf(f, "%63s %lld", name, &n) == 2) {
-		if (!strcmp(name, "nr_foll_pin_acquired"))
-			acquired = n;
-		else if (!strcmp(name, "nr_foll_pin_released"))
-			released = n;
-	}
-	fclose(f);
-	return acquired < 0 || released < 0 ? -ENODATA : (int)(acquired - released);
-}
-
-/* Waits until no more than @before are pinned: others pin pages, too, but not for long */
-int vdpa_unpinned(int before)
-{
-	uint64_t end = deadline(UNPIN_MS);
-	int now;
-
-	while ((now = vdpa_pinned_pages()) > before) {
-		if (expired(end))
-			return -ETIMEDOUT;
-		sleep_ms(100);
-	}
-	return now < 0 ? now : 0;
 }

@@ -85,6 +85,8 @@ int vdpa_reopen(struct vdpa *v);
 bool vdpa_can(const struct vdpa *v, enum vdpa_cap cap);
 bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap);
 const char *vdpa_cap_name(enum vdpa_cap cap);
+int vdpa_required(uint32_t *caps);
+void vdpa_find_caps(struct vdpa *v);
 
 int vdpa_ioctl(struct vdpa *v, unsigned long cmd, void *arg);
 int vdpa_get_status(struct vdpa *v);

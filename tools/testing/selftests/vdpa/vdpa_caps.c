@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What a parent can do, what it has promised, and what VDPA_REQUIRE asks of it; see vdpa_util.h */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
+
+#include "log.h"
+#include "vdpa_nl.h"
+#include "vdpa_util.h"
+
+static const char * const cap_names[CAP_COUNT] = {
+	[CAP_SUSPEND]		= "suspend",
+	[CAP_RESUME]		= "resume",
+	[CAP_LATE_ENABLE]	= "late_enable",
+	[CAP_VRING_SIZE]	= "vring_size",
+	[CAP_VRING_GROUP]	= "vring_group",
+	[CAP_DOORBELL]		= "doorbell",
+	[CAP_EVENT_IDX]		= "event_idx",
+	[CAP_MRG_RXBUF]		= "mrg_rxbuf",
+	[CAP_INDIRECT]		= "indirect",
+	[CAP_PACKED]		= "packed",
+	[CAP_ANY_ORDER]		= "any_order",
+	[CAP_VSTATS]		= "vstats",
+	[CAP_PROVISION]		= "provision",
+	[CAP_MAX_VQP]		= "max_vqp",
+	[CAP_NAMES]		= "names",
+	[CAP_SET_MAC]		= "set_mac",
+	[CAP_FAREWELL]		= "farewell",
+	[CAP_START_KICKS]	= "start_kicks",
+	[CAP_WIRE]		= "wire",
+	[CAP_PEER]		= "peer",
+	[CAP_LINK]		= "link",
+	[CAP_LOG]		= "log",
+	[CAP_ASID]		= "asid",
+	[CAP_UNBIND]		= "unbind",
+	[CAP_FAIL_NTH]		= "fail_nth",
+};
+
+/*
+ * What a parent has promised, by its driver's name: here the lack of it is a
+ * failure. Whatever depends on how the device was set up (a page per doorbell,
+ * a peer on the wire, a kernel with a dirty log) is for VDPA_REQUIRE to name.
+ */
+static const struct {
+	const char *parent;
+	uint32_t caps;
+} promises[] = {
+	{ "virtio_lm_vdpa",
+	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
+	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
+	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND |
+	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER },
+	{ "vdpasim_net",
+	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
+	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },
+};
+
+static uint32_t promised(const char *parent)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(promises); i++)
+		if (!strcmp(parent, promises[i].parent))
+			return promises[i].caps;
+	return 0;
+}
+
+const char *vdpa_cap_name(enum vdpa_cap cap)
+{
+	return cap_names[cap];
+}
+
+bool vdpa_can(const struct vdpa *v, enum vdpa_cap cap)
+{
+	return v->caps & 1U << cap;
+}
+
+/* The capabilities that VDPA_REQUIRE names, of VDPA_DEV and no other device, in @caps */
+int vdpa_required(uint32_t *caps)
+{
+	const char *p = getenv("VDPA_REQUIRE");
+	unsigned int cap;
+	size_t len;
+
+	*caps = 0;
+	for (; p && *p; p += len, p += *p == ',') {
+		len = strcspn(p, ",");
+		for (cap = 0; cap < CAP_COUNT; cap++)
+			if (strlen(cap_names[cap]) == len && !strncmp(p, cap_names[cap], len))
+				break;
+		if (cap < CAP_COUNT) {
+			*caps |= 1U << cap;
+			continue;
+		}
+		printf("# VDPA_REQUIRE: there is no capability \"%.*s\". Known are:", (int)len, p);
+		for (cap = 0; cap < CAP_COUNT; cap++)
+			printf(" %s", cap_names[cap]);
+		printf("\n");
+		fflush(stdout);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap)
+{
+	return (promised(v->parent) | v->required) & 1U << cap;
+}
+
+void vdpa_find_caps(struct vdpa *v)
+{
+	struct vhost_vring_state s = { .index = 0 };
+	struct vdpa_nl_info info;
+	uint32_t as;
+	void *page;
+
+	/* what no parent tells of itself is tried where it is promised or required */
+	v->caps = (promised(v->parent) | v->required) &
+		  (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER);
+	if (v->backend & BIT_ULL(VHOST_BACKEND_F_SUSPEND))
+		v->caps |= 1 << CAP_SUSPEND;
+	if (v->backend & BIT_ULL(VHOST_BACKEND_F_RESUME))
+		v->caps |= 1 << CAP_RESUME;
+	if (v->backend & BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK))
+		v->caps |= 1 << CAP_LATE_ENABLE;
+	if (v->backend & BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG))
+		v->caps |= 1 << CAP_LOG;
+	if (!vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as) && as > 1)
+		v->caps |= 1 << CAP_ASID;
+	if (!strcmp(v->mgmt_bus, "pci"))
+		v->caps |= 1 << CAP_UNBIND;
+	if (!access("/proc/self/fail-nth", W_OK) &&
+	    !access("/sys/kernel/debug/failslab/reject-start", F_OK) &&
+	    !access("/sys/kernel/debug/fail_page_alloc/reject-start", F_OK))
+		v->caps |= 1 << CAP_FAIL_NTH;
+	if (v->offered & BIT_ULL(VIRTIO_RING_F_EVENT_IDX))
+		v->caps |= 1 << CAP_EVENT_IDX;
+	if (v->offered & BIT_ULL(VIRTIO_NET_F_MRG_RXBUF))
+		v->caps |= 1 << CAP_MRG_RXBUF;
+	if (v->offered & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC))
+		v->caps |= 1 << CAP_INDIRECT;
+	if (v->offered & BIT_ULL(VIRTIO_F_RING_PACKED))
+		v->caps |= 1 << CAP_PACKED;
+	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_SIZE, &s))
+		v->caps |= 1 << CAP_VRING_SIZE;
+	if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &s))
+		v->caps |= 1 << CAP_VRING_GROUP;
+	/* before FEATURES_OK it is -EAGAIN for those that can */
+	if (vdpa_nl_vstats_get(v->name, 0, &info) != -EOPNOTSUPP)
+		v->caps |= 1 << CAP_VSTATS;
+	page = mmap(NULL, getpagesize(), PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (page != MAP_FAILED) {
+		v->caps |= 1 << CAP_DOORBELL;
+		munmap(page, getpagesize());
+	}
+}
