@@ -373,12 +373,19 @@ static void expect_quiet(struct __test_metadata *_metadata, struct net *n)
 	free(before);
 }
 
-/* What has been sent comes back, but for what came in while there was no receive queue */
-static void settle(struct __test_metadata *_metadata, struct net *n)
+/*
+ * What has been sent comes back, but for what came in while there was no receive queue. Of what was
+ * @in_flight then, that is none of the @unsent.
+ */
+static void settle(struct __test_metadata *_metadata, struct net *n, uint32_t in_flight,
+		   uint32_t unsent)
 {
 	ASSERT_NET(n, net_poll(n));
 	if (n->wire == WIRE_PEER) {
 		ASSERT_NET(n, net_request(n, WIRE_REPORT, 0, 0, 0));
+		EXPECT_LE(n->sent - n->got - n->lost + unsent, in_flight) {
+			TH_LOG("%u were in flight, %u of them not sent yet", in_flight, unsent);
+		}
 		n->lost = n->sent - n->got;
 	}
 	ASSERT_NET(n, net_traffic(n, n->sent, n->sent - n->lost));
@@ -388,6 +395,7 @@ static void settle(struct __test_metadata *_metadata, struct net *n)
 TEST_F_TIMEOUT(order, stop_and_enable, TEST_SECONDS)
 {
 	struct net *n = &self->n;
+	uint32_t in_flight, unsent;
 	uint16_t base[QUEUES];
 	unsigned int round, q;
 
@@ -396,12 +404,14 @@ TEST_F_TIMEOUT(order, stop_and_enable, TEST_SECONDS)
 		ASSERT_NET(n, net_traffic(n, n->sent + rng_below(&n->rng, net_room(n)), n->got));
 		stop(_metadata, n, base);
 		expect_quiet(_metadata, n);
+		in_flight = n->sent - n->got - n->lost;
+		unsent = vq_unused(&n->tx);
 		for (q = 0; q < QUEUES; q++)
 			EXPECT_EQ(base[q], vdpa_get_base(&self->v, q));
 		for (q = 0; q < QUEUES; q++)
 			ASSERT_EQ(0, vq_enable(queue(n, q), true));
 		vq_kick(&n->tx);
-		settle(_metadata, n);
+		settle(_metadata, n, in_flight, unsent);
 	}
 	expect_account(_metadata, n);
 }
@@ -410,6 +420,7 @@ TEST_F_TIMEOUT(order, stop_and_enable, TEST_SECONDS)
 TEST_F_TIMEOUT(order, stop_and_start, TEST_SECONDS)
 {
 	struct net *n = &self->n;
+	uint32_t in_flight, unsent;
 	uint16_t base[QUEUES];
 	unsigned int round;
 
@@ -417,11 +428,13 @@ TEST_F_TIMEOUT(order, stop_and_start, TEST_SECONDS)
 		ASSERT_NET(n, net_traffic(n, n->sent + rng_below(&n->rng, net_room(n)), n->got));
 		stop(_metadata, n, base);
 		expect_quiet(_metadata, n);
+		in_flight = n->sent - n->got - n->lost;
+		unsent = vq_unused(&n->tx);
 		ASSERT_EQ(0, vdpa_reset(&self->v));
 		ASSERT_NET(n, start(self, base));
 		vq_kick(&n->rx);
 		vq_kick(&n->tx);
-		settle(_metadata, n);
+		settle(_metadata, n, in_flight, unsent);
 	}
 	expect_account(_metadata, n);
 }
@@ -465,7 +478,9 @@ TEST_F_TIMEOUT(order, reset_forgets, TEST_SECONDS)
 	self->count--;
 	while (self->steps[self->count].call != STATUS)
 		self->count--;
-	start(self, zero);
+	ASSERT_EQ(-EPROTO, start(self, zero)) {
+		TH_LOG("%s is refused", n->error ? n->error : "nothing");
+	}
 	ASSERT_EQ(0, vdpa_reset(&self->v));
 	EXPECT_EQ(0, vdpa_get_status(&self->v));
 	net_fill_rx(n);
