@@ -7,34 +7,8 @@
 #include <linux/ktime.h>
 #include <linux/pci.h>
 
-#include "virtio_lm_vdpa.h"
-
-#define CREATE_TRACE_POINTS
 #include "trace.h"
-
-/**
- * virtio_lm_read - read an LM register
- * @func: the function
- * @offset: of the register
- *
- * Return: its value; 0 or all ones if the device is gone
- */
-u32 virtio_lm_read(struct virtio_lm_func *func, u32 offset)
-{
-	return ioread32(func->lm + offset);
-}
-
-/**
- * virtio_lm_write - write an LM register
- * @func: the function
- * @offset: of the register
- * @value: what to write
- */
-void virtio_lm_write(struct virtio_lm_func *func, u32 offset, u32 value)
-{
-	trace_virtio_lm_write(func_dev(func), offset, value);
-	iowrite32(value, func->lm + offset);
-}
+#include "virtio_lm_vdpa.h"
 
 /**
  * virtio_lm_place - where the LM block is in the BAR
@@ -245,20 +219,6 @@ int virtio_lm_find(struct virtio_lm_func *func)
 void virtio_lm_unmap(struct virtio_lm_func *func)
 {
 	pci_iounmap(func->mdev.pci_dev, func->lm);
-}
-
-/**
- * virtio_lm_gone - has the function been removed from under the driver
- * @func: the function
- *
- * A read from a function that is not there gives all ones, or 0 on some platforms; both may
- * be true values of other registers. LM_CAPS is neither, and never changes.
- *
- * Return: true if its registers cannot be believed any more
- */
-bool virtio_lm_gone(struct virtio_lm_func *func)
-{
-	return virtio_lm_read(func, VIRTIO_LM_CAPS) != func->caps;
 }
 
 static int virtio_lm_switch(struct virtio_lm_func *func, u32 ctrl, u32 want)

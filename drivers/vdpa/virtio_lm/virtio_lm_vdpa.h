@@ -3,7 +3,7 @@
  * What crosses the files of virtio_lm_vdpa, the vDPA parent driver of virtio-net
  * PCI functions with live-migration (LM) registers.
  *
- * A function is probed (pci_drv.c), its LM block found (lm.c) and the function
+ * A function (func.c) is probed (pci_drv.c), its LM block found (lm.c) and the function
  * made known to the vDPA management API (mgmt.c). "vdpa dev add" then creates
  * one vDPA device on it, and the bus drives that one through the operations in
  * vdpa_dev.c; irq.c owns its interrupts, stats.c reports its counters.
@@ -225,14 +225,15 @@ static inline struct device *func_dev(struct virtio_lm_func *func)
 	return &func->mdev.pci_dev->dev;
 }
 
-/* pci_drv.c */
+/* func.c */
 u64 virtio_lm_deadline_us(void);
+u32 virtio_lm_read(struct virtio_lm_func *func, u32 offset);
+void virtio_lm_write(struct virtio_lm_func *func, u32 offset, u32 value);
+bool virtio_lm_gone(struct virtio_lm_func *func);
 int virtio_lm_reset_device(struct virtio_lm_func *func);
 int virtio_lm_negotiate(struct virtio_lm_func *func, u64 features);
 
 /* lm.c */
-u32 virtio_lm_read(struct virtio_lm_func *func, u32 offset);
-void virtio_lm_write(struct virtio_lm_func *func, u32 offset, u32 value);
 int virtio_lm_place(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset);
 bool virtio_lm_doorbell_fits(const struct virtio_lm_notify *notify, u64 offset, u32 width);
 bool virtio_lm_doorbell_mappable(const struct virtio_lm_notify *notify, u64 offset,
@@ -242,7 +243,6 @@ void virtio_lm_ring_decode(u32 ring, bool packed, struct vdpa_vq_state *state);
 bool virtio_lm_ring_valid(u32 ring, bool packed, u32 num);
 int virtio_lm_find(struct virtio_lm_func *func);
 void virtio_lm_unmap(struct virtio_lm_func *func);
-bool virtio_lm_gone(struct virtio_lm_func *func);
 int virtio_lm_suspend(struct virtio_lm_func *func);
 int virtio_lm_resume(struct virtio_lm_func *func);
 int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring);
