@@ -497,6 +497,16 @@ static int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa
 	return virtio_lm_read_state(vlm, idx, state);
 }
 
+/* Ring the doorbell of a queue that runs */
+static void virtio_lm_kick(struct virtio_lm_vq *vq)
+{
+	if (!READ_ONCE(vq->running))
+		return;
+
+	atomic64_inc(&vq->kicks);
+	iowrite16(vq->hw, vq->notify);
+}
+
 /*
  * Also for a driver that has negotiated NOTIFICATION_DATA: vhost-vdpa kicks through an eventfd,
  * which has no data to pass on.
@@ -505,11 +515,8 @@ static void virtio_lm_kick_vq(struct vdpa_device *vdpa, u16 idx)
 {
 	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
 
-	if (!vq || !READ_ONCE(vq->running))
-		return;
-
-	atomic64_inc(&vq->kicks);
-	iowrite16(vq->hw, vq->notify);
+	if (vq)
+		virtio_lm_kick(vq);
 }
 
 /* What can be told without the device, of a queue that is to be enabled */
@@ -627,7 +634,7 @@ static int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 		/* An interrupt of the time in between found no callback */
 		virtio_lm_run_vq(vq, true);
 		virtio_lm_call(&vq->call);
-		virtio_lm_kick_vq(&vlm->vdpa, idx);
+		virtio_lm_kick(vq);
 		return 0;
 	}
 
