@@ -277,13 +277,18 @@ void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb);
 void virtio_lm_call(struct virtio_lm_cb *call);
 
+/* status.c */
+int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status);
+u8 virtio_lm_get_status(struct vdpa_device *vdpa);
+void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
+void virtio_lm_fail(struct virtio_lm_vdpa *vlm);
+void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
+int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
+void virtio_lm_leave(struct virtio_lm_vdpa *vlm);
+
 /* vdpa_dev.c */
 const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
-void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
-int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
-void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
-void virtio_lm_leave(struct virtio_lm_vdpa *vlm);
 
 /* stats.c */
 int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The device status as the bus reads it: what the bus has set, and DEVICE_NEEDS_RESET where the
+ * device is not what the bus has made of it. That is so if it has gone, was reset from outside,
+ * did not do as told, or is about to be deleted.
+ */
+#include <linux/virtio_config.h>
+
+#include "virtio_lm_vdpa.h"
+
+/*
+ * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
+ * status lacks a bit that the bus has set was reset behind the kernel's back and has lost its
+ * queues, or lies.
+ */
+int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
+{
+	if (vlm->lost)
+		return -EIO;
+	*status = vp_modern_get_status(&vlm->func->mdev);
+	if (*status == vlm->status)
+		return 0;
+	if (virtio_lm_gone(vlm->func))
+		return -ENODEV;
+	return vlm->status & ~*status ? -EIO : 0;
+}
+
+/*
+ * A device sets NEEDS_RESET, all other bits are the driver's (virtio 1.3, 2.1), and vhost-vdpa
+ * relies upon getting back the ones it has set: by DRIVER_OK it knows that a virtqueue's interrupt
+ * has to be given up with its eventfd (VHOST_SET_VRING_CALL in drivers/vhost/vdpa.c). What the
+ * driver could not have the device do, a reset included, needs a reset, too.
+ */
+u8 virtio_lm_get_status(struct vdpa_device *vdpa)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	u8 status;
+
+	guard(mutex)(&vlm->lock);
+
+	if (virtio_lm_check(vlm, &status) || vlm->failed || (vlm->leaving && vlm->status))
+		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
+
+	return vlm->status ? vlm->status | (status & VIRTIO_CONFIG_S_NEEDS_RESET) : status;
+}
+
+/**
+ * virtio_lm_tell_reset - tell the bus of a reset that it has not asked for
+ * @vlm: the vDPA device
+ *
+ * Virtio 1.3, 2.1.2: a running device that needs a reset notifies of a change of its
+ * configuration. This one cannot, having forgotten its vectors. May sleep.
+ */
+void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm)
+{
+	const u8 lost = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET;
+
+	if ((virtio_lm_get_status(&vlm->vdpa) & lost) == lost)
+		virtio_lm_call(&vlm->config_call);
+}
+
+/*
+ * The device does not do what the bus has asked for, and the operation has no result. The bus reads
+ * DEVICE_NEEDS_RESET until it resets the device; where that runs, a notification of a change of its
+ * configuration tells it to look (virtio 1.3, 2.1.2).
+ */
+void virtio_lm_fail(struct virtio_lm_vdpa *vlm)
+{
+	vlm->failed = true;
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		virtio_lm_call(&vlm->config_call);
+}
+
+/**
+ * virtio_lm_lose - the device is not what the bus has made of it, until the bus resets it
+ * @vlm: the vDPA device
+ *
+ * Called before a reset from outside. A step of the bus that is under way comes to its end first,
+ * later ones fail. A device that the bus has not begun to set up has nothing to lose; if it begins
+ * before the reset has come, that is seen by the status alone. May sleep.
+ */
+void virtio_lm_lose(struct virtio_lm_vdpa *vlm)
+{
+	guard(mutex)(&vlm->lock);
+	vlm->lost = vlm->status;
+}
+
+/**
+ * virtio_lm_reset_lost - reset the device alone, after it was reset from outside
+ * @vlm: the vDPA device
+ *
+ * What the bus has set stays, so that its status tells it to reset, too. May sleep.
+ *
+ * Return: 0 or a negative errno, as virtio_lm_reset_device()
+ */
+int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
+{
+	guard(mutex)(&vlm->lock);
+	vlm->lost = vlm->status;
+	return virtio_lm_reset_device(vlm->func);
+}
+
+/**
+ * virtio_lm_leave - tell the bus that the device is about to be deleted
+ * @vlm: the vDPA device
+ *
+ * It needs a reset, after which it cannot be started any more. Until then it goes on, so that a VMM
+ * can suspend it and read its state. May sleep.
+ */
+void virtio_lm_leave(struct virtio_lm_vdpa *vlm)
+{
+	scoped_guard(mutex, &vlm->lock)
+		vlm->leaving = true;
+	virtio_lm_tell_reset(vlm);
+}
