@@ -5,8 +5,9 @@
  *
  * A function (func.c) is probed (pci_drv.c), its LM block found (lm.c) and the function
  * made known to the vDPA management API (mgmt.c). "vdpa dev add" then creates
- * one vDPA device on it, and the bus drives that one through the operations in
- * vdpa_dev.c; irq.c owns its interrupts, stats.c reports its counters.
+ * one vDPA device on it, and the bus drives that one through the operations in vdpa_dev.c,
+ * those on its virtqueues (vq.c) in vq_ops.c; status.c tells whether it still is what the bus has
+ * made of it, irq.c owns its interrupts, stats.c reports its counters.
  * log.c logs what the device writes, where the bus has a dirty log. features.c and
  * config.c hold what can be decided without touching a device.
  */
@@ -285,6 +286,33 @@ void virtio_lm_fail(struct virtio_lm_vdpa *vlm);
 void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
 int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
 void virtio_lm_leave(struct virtio_lm_vdpa *vlm);
+
+/* vq.c */
+bool virtio_lm_packed(const struct virtio_lm_vdpa *vlm);
+void virtio_lm_kick(struct virtio_lm_vq *vq);
+void virtio_lm_run_vq(struct virtio_lm_vq *vq, bool run);
+void virtio_lm_log_vq(struct virtio_lm_vdpa *vlm, u16 idx, const char *what, int err);
+int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_state *state);
+int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq);
+int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx);
+int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx);
+int virtio_lm_stop_vq(struct virtio_lm_vdpa *vlm, u16 idx);
+
+/* vq_ops.c */
+void virtio_lm_set_vq_cb(struct vdpa_device *vdpa, u16 idx, struct vdpa_callback *cb);
+u16 virtio_lm_get_vq_size(struct vdpa_device *vdpa, u16 idx);
+void virtio_lm_set_vq_num(struct vdpa_device *vdpa, u16 idx, u32 num);
+int virtio_lm_set_vq_address(struct vdpa_device *vdpa, u16 idx, u64 desc_area,
+			     u64 driver_area, u64 device_area);
+int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
+			   const struct vdpa_vq_state *state);
+int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_state *state);
+void virtio_lm_set_vq_ready(struct vdpa_device *vdpa, u16 idx, bool ready);
+bool virtio_lm_get_vq_ready(struct vdpa_device *vdpa, u16 idx);
+int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx);
+void virtio_lm_kick_vq(struct vdpa_device *vdpa, u16 idx);
+void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data);
+struct vdpa_notification_area virtio_lm_get_vq_notification(struct vdpa_device *vdpa, u16 idx);
 
 /* vdpa_dev.c */
 const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
