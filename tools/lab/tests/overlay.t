@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=build cost=20
 # `make overlay` lays driver, selftests and documents over a kernel tree: the selftests build there,
 # nothing of the kernel's is overwritten, and what is no kernel tree is refused.
 set -u
