@@ -30,6 +30,7 @@
 #define VIRTIO_LM_CAP_SUSPEND		0x00000001
 #define VIRTIO_LM_CAP_FAULT		0x00000002
 #define VIRTIO_LM_CAP_PACKED		0x00000004
+#define VIRTIO_LM_CAP_CTRL		0x00000008
 
 /* RW: device control */
 #define VIRTIO_LM_DEV_CTRL		0x08
@@ -57,7 +58,28 @@
 #define VIRTIO_LM_RING_STATE_WRAP	0x8000		/* in either half */
 
 #define VIRTIO_LM_MAX_VQS		1024
+/* What every block has; one with CTRL goes on with the control mailbox */
 #define VIRTIO_LM_SIZE			VIRTIO_LM_RING_STATE(VIRTIO_LM_MAX_VQS)
+
+/* RO: length of the window at VIRTIO_LM_CTRL_DATA in bytes, at least 1024 */
+#define VIRTIO_LM_CTRL_SIZE		0x1020
+
+/* WO: run the command in the window, of this length, under a tag of the driver's choice */
+#define VIRTIO_LM_CTRL_RUN		0x1024
+#define VIRTIO_LM_CTRL_LEN_MASK		0x0000ffff
+#define VIRTIO_LM_CTRL_TAG_MASK		0xffff0000	/* in STATUS as well */
+#define VIRTIO_LM_CTRL_TAG_SHIFT	16
+
+/* RO: how far the command of that tag is; 0 before the first one */
+#define VIRTIO_LM_CTRL_STATUS		0x1028
+#define VIRTIO_LM_CTRL_ACK_MASK		0x000000ff	/* with DONE: as of a control virtqueue */
+#define VIRTIO_LM_CTRL_OK		0x00
+#define VIRTIO_LM_CTRL_ERR		0x01
+#define VIRTIO_LM_CTRL_DONE		0x00000100
+#define VIRTIO_LM_CTRL_BUSY		0x00000200
+
+/* RW: the command: class, command, then its data, as in a control virtqueue */
+#define VIRTIO_LM_CTRL_DATA		0x1040
 
 /* One bit of the bitmap stands for this much of the device's DMA address space */
 #define VIRTIO_LM_PAGE_SHIFT		12

@@ -73,6 +73,10 @@ static const VirtIOLMKnob knobs[] = {
          "Of how many pages one has no bit in the dirty log"),
     KNOB("log-fault-after", log_fault_after, 0, 0, UINT32_MAX,
          "How many bits a log takes before LOG_FAULT is all it has"),
+    KNOB("ctrl-delay-ms", ctrl_delay_ms, 0, -1, INT32_MAX,
+         "How long a control command takes, -1: for ever"),
+    KNOB("ctrl-error-every", ctrl_error_every, 0, 0, UINT32_MAX,
+         "Of how many control commands one fails"),
 };
 
 static int64_t *virtio_lm_knob(VirtIOLMHostile *h, const VirtIOLMKnob *knob)
@@ -153,7 +157,8 @@ static uint64_t virtio_lm_hostile_block(VirtIOLMHostile *h, hwaddr addr,
     if (addr == VIRTIO_LM_CAPS && h->caps >= 0) {
         return h->caps;
     }
-    if (addr >= VIRTIO_LM_RING_STATE(0) && h->ring_drift) {
+    if (addr >= VIRTIO_LM_RING_STATE(0) && addr < VIRTIO_LM_SIZE &&
+        h->ring_drift) {
         h->drift += h->ring_drift;
         return (uint32_t)(val + h->drift);
     }
@@ -165,6 +170,7 @@ static MemoryRegion *virtio_lm_hostile_find(VirtIOLMHostile *h, hwaddr *addr,
                                             unsigned size)
 {
     VirtIOPCIProxy *proxy = h->proxy;
+    MemoryRegion *lm_mr = &virtio_lm_of(h)->mr;
     VirtIOPCIRegion *regions[] = { &proxy->common, &proxy->isr, &proxy->device,
                                    &proxy->notify };
     hwaddr lm_offset = proxy->notify.offset + proxy->notify.size;
@@ -177,9 +183,10 @@ static MemoryRegion *virtio_lm_hostile_find(VirtIOLMHostile *h, hwaddr *addr,
             return &regions[i]->mr;
         }
     }
-    if (*addr >= lm_offset && *addr + size <= lm_offset + VIRTIO_LM_SIZE) {
+    if (*addr >= lm_offset &&
+        *addr + size <= lm_offset + memory_region_size(lm_mr)) {
         *addr -= lm_offset;
-        return &virtio_lm_of(h)->mr;
+        return lm_mr;
     }
     return NULL;
 }
@@ -330,6 +337,46 @@ bool virtio_lm_hostile_dev_ctrl(VirtIOLM *lm, bool suspend)
 void virtio_lm_hostile_reset(VirtIOLM *lm)
 {
     timer_del(&lm->hostile.suspend_timer);
+    timer_del(&lm->hostile.ctrl_timer);
+}
+
+/* Control mailbox */
+
+static void virtio_lm_hostile_ctrl(void *opaque)
+{
+    virtio_lm_ctrl_execute(opaque);
+}
+
+bool virtio_lm_hostile_ctrl_delayed(VirtIOLM *lm)
+{
+    VirtIOLMHostile *h = &lm->hostile;
+
+    if (!h->ctrl_delay_ms) {
+        return false;
+    }
+    trace_virtio_lm_hostile(lm->vdev, "control command delayed");
+    if (h->ctrl_delay_ms > 0) {
+        timer_mod(&h->ctrl_timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) +
+                                  h->ctrl_delay_ms);
+    }
+    return true;
+}
+
+bool virtio_lm_hostile_ctrl_fails(VirtIOLM *lm)
+{
+    VirtIOLMHostile *h = &lm->hostile;
+
+    if (!virtio_lm_nth(&h->ctrl_count, h->ctrl_error_every)) {
+        return false;
+    }
+    trace_virtio_lm_hostile(lm->vdev, "control command not executed");
+    return true;
+}
+
+/* Once the machine runs: the features are loaded after the block */
+void virtio_lm_hostile_ctrl_loaded(VirtIOLM *lm)
+{
+    timer_mod(&lm->hostile.ctrl_timer, 0);
 }
 
 /* Dirty log */
@@ -415,6 +462,7 @@ static void virtio_lm_hostile_update(VirtIOLMHostile *h)
     h->dma_count = 0;
     h->irq_count = 0;
     h->logged = 0;
+    h->ctrl_count = 0;
 
     if (!h->proxy) {
         return;
@@ -431,6 +479,17 @@ static void virtio_lm_hostile_update(VirtIOLMHostile *h)
     } else {
         timer_del(&h->irq_timer);
     }
+}
+
+/* What is about the mailbox needs one */
+static bool virtio_lm_knob_has_use(VirtIOLM *lm, const VirtIOLMKnob *knob,
+                                   Error **errp)
+{
+    if (g_str_has_prefix(knob->name, "x-lm-ctrl-") && !lm->ctrl) {
+        error_setg(errp, "%s needs lm-ctrl=on and ctrl_vq=on", knob->name);
+        return false;
+    }
+    return true;
 }
 
 typedef struct VirtIOLMProp {
@@ -489,6 +548,10 @@ static void virtio_lm_prop_set(Object *obj, Visitor *v, const char *name,
         error_setg(errp, "%s needs vdpa=on", name);
         return;
     }
+    if (DEVICE(obj)->realized && val != knob->off &&
+        !virtio_lm_knob_has_use(virtio_lm_of(h), knob, errp)) {
+        return;
+    }
 
     *virtio_lm_knob(h, knob) = val;
     virtio_lm_hostile_update(h);
@@ -522,6 +585,8 @@ void virtio_lm_hostile_init(VirtIOLM *lm)
     }
     timer_init_ms(&h->suspend_timer, QEMU_CLOCK_VIRTUAL,
                   virtio_lm_hostile_suspend, lm);
+    timer_init_ms(&h->ctrl_timer, QEMU_CLOCK_VIRTUAL,
+                  virtio_lm_hostile_ctrl, lm);
     timer_init_ms(&h->irq_timer, QEMU_CLOCK_VIRTUAL,
                   virtio_lm_hostile_spurious, h);
 }
@@ -530,6 +595,7 @@ bool virtio_lm_hostile_check(VirtIOLM *lm, VirtIOPCIProxy *proxy, Error **errp)
 {
     const VirtIOLMKnob *knob = virtio_lm_knob_set(&lm->hostile);
     bool truncate = proxy->flags & VIRTIO_PCI_FLAG_LM_TRUNCATE;
+    int i;
 
     if (!(proxy->flags & VIRTIO_PCI_FLAG_VDPA) && (knob || truncate)) {
         error_setg(errp, "%s needs vdpa=on", knob ? knob->name :
@@ -540,6 +606,12 @@ bool virtio_lm_hostile_check(VirtIOLM *lm, VirtIOPCIProxy *proxy, Error **errp)
     if (truncate && (proxy->flags & VIRTIO_PCI_FLAG_PAGE_PER_VQ)) {
         error_setg(errp, "x-lm-truncate needs page-per-vq=off");
         return false;
+    }
+    for (i = 0; i < ARRAY_SIZE(knobs); i++) {
+        if (*virtio_lm_knob(&lm->hostile, &knobs[i]) != knobs[i].off &&
+            !virtio_lm_knob_has_use(lm, &knobs[i], errp)) {
+            return false;
+        }
     }
     return true;
 }
@@ -568,5 +640,6 @@ void virtio_lm_hostile_unplug(VirtIOLM *lm)
     memory_region_del_subregion(&h->proxy->modern_bar, &h->overlay);
     timer_del(&h->irq_timer);
     timer_del(&h->suspend_timer);
+    timer_del(&h->ctrl_timer);
     h->proxy = NULL;
 }

@@ -242,6 +242,95 @@ void virtio_lm_queue_enabled(VirtIOLM *lm, int n)
     }
 }
 
+/* Control mailbox */
+
+void virtio_lm_ctrl_execute(VirtIOLM *lm)
+{
+    VirtIODevice *vdev = lm->vdev;
+    uint32_t tag = lm->ctrl_status & VIRTIO_LM_CTRL_TAG_MASK;
+    uint8_t ack = VIRTIO_LM_CTRL_ERR;
+    const char *why = NULL;
+
+    if (lm->ctrl_len > VIRTIO_LM_CTRL_WINDOW) {
+        why = "is longer than the window";
+    } else if (!(vdev->status & VIRTIO_CONFIG_S_FEATURES_OK)) {
+        why = "came before FEATURES_OK";
+    } else if (vdev->broken) {
+        why = "came to a device that needs a reset";
+    }
+
+    if (why) {
+        qemu_log_mask(LOG_GUEST_ERROR, "%s: LM control command of %u bytes for "
+                      "%s %s\n", __func__, lm->ctrl_len, vdev->name, why);
+    } else if (!virtio_lm_hostile_ctrl_fails(lm)) {
+        ack = VIRTIO_DEVICE_GET_CLASS(vdev)->ctrl(vdev, lm->ctrl_data,
+                                                  lm->ctrl_len);
+    }
+    lm->ctrl_status = tag | VIRTIO_LM_CTRL_DONE | ack;
+    trace_virtio_lm_ctrl_done(vdev, tag >> VIRTIO_LM_CTRL_TAG_SHIFT, ack);
+}
+
+static bool virtio_lm_ctrl_busy(VirtIOLM *lm, hwaddr addr)
+{
+    if (!(lm->ctrl_status & VIRTIO_LM_CTRL_BUSY)) {
+        return false;
+    }
+    qemu_log_mask(LOG_GUEST_ERROR, "%s: LM write at 0x%" HWADDR_PRIx " of %s "
+                  "while a control command is under way\n", __func__, addr,
+                  lm->vdev->name);
+    return true;
+}
+
+static void virtio_lm_ctrl_run(VirtIOLM *lm, uint32_t val)
+{
+    lm->ctrl_len = val & VIRTIO_LM_CTRL_LEN_MASK;
+    lm->ctrl_status = (val & VIRTIO_LM_CTRL_TAG_MASK) | VIRTIO_LM_CTRL_BUSY;
+    trace_virtio_lm_ctrl(lm->vdev, val >> VIRTIO_LM_CTRL_TAG_SHIFT,
+                         lm->ctrl_data[0], lm->ctrl_data[1], lm->ctrl_len);
+    if (!virtio_lm_hostile_ctrl_delayed(lm)) {
+        virtio_lm_ctrl_execute(lm);
+    }
+}
+
+static uint32_t virtio_lm_ctrl_read(VirtIOLM *lm, hwaddr addr)
+{
+    if (addr >= VIRTIO_LM_CTRL_DATA) {
+        return ldl_le_p(lm->ctrl_data + addr - VIRTIO_LM_CTRL_DATA);
+    }
+
+    switch (addr) {
+    case VIRTIO_LM_CTRL_SIZE:
+        return VIRTIO_LM_CTRL_WINDOW;
+    case VIRTIO_LM_CTRL_STATUS:
+        return lm->ctrl_status;
+    default:
+        return 0;
+    }
+}
+
+static void virtio_lm_ctrl_write(VirtIOLM *lm, hwaddr addr, uint32_t val)
+{
+    if (addr >= VIRTIO_LM_CTRL_DATA) {
+        if (!virtio_lm_ctrl_busy(lm, addr)) {
+            stl_le_p(lm->ctrl_data + addr - VIRTIO_LM_CTRL_DATA, val);
+        }
+    } else if (addr == VIRTIO_LM_CTRL_RUN) {
+        if (!virtio_lm_ctrl_busy(lm, addr)) {
+            virtio_lm_ctrl_run(lm, val);
+        }
+    } else {
+        qemu_log_mask(LOG_GUEST_ERROR, "%s: LM register 0x%" HWADDR_PRIx " of "
+                      "%s is read-only\n", __func__, addr, lm->vdev->name);
+    }
+}
+
+static void virtio_lm_ctrl_reset(VirtIOLM *lm)
+{
+    lm->ctrl_len = 0;
+    lm->ctrl_status = 0;
+    memset(lm->ctrl_data, 0, sizeof(lm->ctrl_data));
+}
+
 /* Registers */
 
 static bool virtio_lm_access_ok(VirtIOLM *lm, hwaddr addr, unsigned size)
@@ -271,7 +360,7 @@ static uint64_t virtio_lm_read(void *opaque, hwaddr addr, unsigned size)
     case VIRTIO_LM_CAPS:
         val = VIRTIO_LM_CAPS_MAGIC | VIRTIO_LM_CAPS_VERSION |
               VIRTIO_LM_CAP_SUSPEND | VIRTIO_LM_CAP_FAULT |
-              VIRTIO_LM_CAP_PACKED;
+              VIRTIO_LM_CAP_PACKED | (lm->ctrl ? VIRTIO_LM_CAP_CTRL : 0);
         break;
     case VIRTIO_LM_DEV_CTRL:
         val = lm->suspended ? VIRTIO_LM_DEV_CTRL_SUSPEND : 0;
@@ -294,7 +383,8 @@ static uint64_t virtio_lm_read(void *opaque, hwaddr addr, unsigned size)
         val = lm->end >> 32;
         break;
     default:
-        val = virtio_lm_get_ring_state(lm,
+        val = addr >= VIRTIO_LM_SIZE ? virtio_lm_ctrl_read(lm, addr) :
+              virtio_lm_get_ring_state(lm,
                                        (addr - VIRTIO_LM_RING_STATE(0)) / 4);
         break;
     }
@@ -363,7 +453,12 @@ static void virtio_lm_write(void *opaque, hwaddr addr, uint64_t val,
                       __func__, lm->vdev->name);
         break;
     default:
-        virtio_lm_set_ring_state(lm, (addr - VIRTIO_LM_RING_STATE(0)) / 4, val);
+        if (addr >= VIRTIO_LM_SIZE) {
+            virtio_lm_ctrl_write(lm, addr, val);
+        } else {
+            virtio_lm_set_ring_state(lm, (addr - VIRTIO_LM_RING_STATE(0)) / 4,
+                                     val);
+        }
         break;
     }
 }
@@ -390,7 +485,7 @@ void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev)
     lm->vdev = vdev;
     vdev->lm = lm;
     memory_region_init_io(&lm->mr, owner, &virtio_lm_ops, lm, "virtio-lm",
-                          VIRTIO_LM_SIZE);
+                          lm->ctrl ? VIRTIO_LM_MAX_SIZE : VIRTIO_LM_SIZE);
 }
 
 void virtio_lm_reset(VirtIOLM *lm)
@@ -402,6 +497,7 @@ void virtio_lm_reset(VirtIOLM *lm)
     lm->end = 0;
     lm->log_fault = false;
     memset(lm->staged, 0, sizeof(lm->staged));
+    virtio_lm_ctrl_reset(lm);
 }
 
 /* Migration of the machine that the device is part of */
@@ -429,6 +525,50 @@ static int virtio_lm_post_load(void *opaque, int version_id)
     return 0;
 }
 
+static bool virtio_lm_ctrl_needed(void *opaque)
+{
+    VirtIOLM *lm = opaque;
+
+    return lm->ctrl;
+}
+
+static int virtio_lm_ctrl_pre_load(void *opaque)
+{
+    VirtIOLM *lm = opaque;
+
+    if (!lm->ctrl) {
+        error_report("%s: the migration source has a control mailbox, this "
+                     "device not", lm->vdev->name);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int virtio_lm_ctrl_post_load(void *opaque, int version_id)
+{
+    VirtIOLM *lm = opaque;
+
+    if (lm->ctrl_status & VIRTIO_LM_CTRL_BUSY) {
+        virtio_lm_hostile_ctrl_loaded(lm);
+    }
+    return 0;
+}
+
+static const VMStateDescription vmstate_virtio_lm_ctrl = {
+    .name = "virtio-lm/ctrl",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = virtio_lm_ctrl_needed,
+    .pre_load = virtio_lm_ctrl_pre_load,
+    .post_load = virtio_lm_ctrl_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT16(ctrl_len, VirtIOLM),
+        VMSTATE_UINT32(ctrl_status, VirtIOLM),
+        VMSTATE_UINT8_ARRAY(ctrl_data, VirtIOLM, VIRTIO_LM_CTRL_WINDOW),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
 const VMStateDescription vmstate_virtio_lm = {
     .name = "virtio-lm",
     .version_id = 1,
@@ -447,5 +587,9 @@ const VMStateDescription vmstate_virtio_lm = {
         VMSTATE_BOOL_ARRAY(staged, VirtIOLM, VIRTIO_LM_MAX_VQS),
         VMSTATE_UINT32_ARRAY(ring_state, VirtIOLM, VIRTIO_LM_MAX_VQS),
         VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription * const []) {
+        &vmstate_virtio_lm_ctrl,
+        NULL
     },
 };

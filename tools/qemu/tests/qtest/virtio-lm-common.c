@@ -30,6 +30,8 @@
 
 /* QEMU and PCI */
 
+#define LM_NET_FDS 2
+
 /* A packet per datagram, from and to @t->net; QEMU's end, and its option */
 static char *lm_net_dgram(LMTest *t, int *fd)
 {
@@ -46,7 +48,7 @@ static char *lm_net_dgram(LMTest *t, int *fd)
  * this process stays in, and carries only what is sent here. NULL without the
  * rights for that.
  */
-static char *lm_net_tap(LMTest *t, int *fd)
+static char *lm_net_tap_queues(LMTest *t, int *fd, unsigned queues)
 {
     static bool isolated;
     struct ifreq ifr = { .ifr_name = "lm0" };
@@ -54,23 +56,27 @@ static char *lm_net_tap(LMTest *t, int *fd)
         .sll_family = AF_PACKET,
         .sll_protocol = cpu_to_be16(ETH_P_ALL),
     };
+    unsigned i;
     int net, sysctl;
 
     if (!isolated && unshare(CLONE_NEWNET)) {
         return NULL;
     }
     isolated = true;
-    *fd = open("/dev/net/tun", O_RDWR);
-    if (*fd < 0) {
-        return NULL;
-    }
     sysctl = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY);
     if (sysctl >= 0) {
         g_assert_cmpint(write(sysctl, "1", 1), ==, 1);
         close(sysctl);
     }
-    ifr.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    g_assert_cmpint(ioctl(*fd, TUNSETIFF, &ifr), ==, 0);
+    ifr.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+                    (queues > 1 ? IFF_MULTI_QUEUE : 0);
+    for (i = 0; i < queues; i++) {
+        fd[i] = open("/dev/net/tun", O_RDWR);
+        if (fd[i] < 0) {
+            return NULL;
+        }
+        g_assert_cmpint(ioctl(fd[i], TUNSETIFF, &ifr), ==, 0);
+    }
 
     net = socket(AF_PACKET, SOCK_RAW, 0);
     g_assert_cmpint(net, >=, 0);
@@ -80,7 +86,19 @@ static char *lm_net_tap(LMTest *t, int *fd)
     g_assert_cmpint(ioctl(net, SIOCSIFFLAGS, &ifr), ==, 0);
     g_assert_cmpint(bind(net, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
     t->net = net;
-    return g_strdup_printf("tap,id=hs0,vhost=off,fd=%d", *fd);
+    return queues == 1 ?
+           g_strdup_printf("tap,id=hs0,vhost=off,fd=%d", fd[0]) :
+           g_strdup_printf("tap,id=hs0,vhost=off,fds=%d:%d", fd[0], fd[1]);
+}
+
+static char *lm_net_tap(LMTest *t, int *fd)
+{
+    return lm_net_tap_queues(t, fd, 1);
+}
+
+static char *lm_net_tap_pairs(LMTest *t, int *fd)
+{
+    return lm_net_tap_queues(t, fd, 2);
 }
 
 static LMTest *lm_spawn(LMPlace place, const char *props, const char *more,
@@ -100,9 +118,10 @@ static LMTest *lm_spawn(LMPlace place, const char *props, const char *more,
     };
     LMTest *t = g_new0(LMTest, 1);
     g_autofree char *device = NULL, *netdev = NULL;
-    int fd;
+    int fd[LM_NET_FDS] = { -1, -1 };
+    unsigned i;
 
-    netdev = net(t, &fd);
+    netdev = net(t, fd);
     if (!netdev) {
         g_free(t);
         return NULL;
@@ -141,7 +160,9 @@ static LMTest *lm_spawn(LMPlace place, const char *props, const char *more,
         place == LM_ON_ROOT_PORT || place == LM_BEHIND_IOMMU ?
         "-device pcie-root-port,id=rp,chassis=1,slot=1,addr=3" : "",
         device ?: "", more ?: "");
-    close(fd);
+    for (i = 0; i < LM_NET_FDS && fd[i] >= 0; i++) {
+        close(fd[i]);
+    }
     /* The next QEMU must not inherit it */
     g_assert_cmpint(fcntl(t->ram_fd, F_SETFD, FD_CLOEXEC), ==, 0);
 
@@ -240,9 +261,10 @@ LMTest *lm_new_unmapped(LMPlace place, const char *props)
 }
 
 /* One on a tap, or NULL if there can be none: then the test is skipped */
-LMTest *lm_new_tap(LMPlace place, const char *props)
+static LMTest *lm_spawn_tap(LMPlace place, const char *props,
+                            char *(*net)(LMTest *t, int *fd))
 {
-    LMTest *t = lm_spawn(place, props, NULL, lm_net_tap);
+    LMTest *t = lm_spawn(place, props, NULL, net);
 
     if (t) {
         lm_pci_map(t);
@@ -250,6 +272,17 @@ LMTest *lm_new_tap(LMPlace place, const char *props)
         g_test_skip("no right to make a tap");
     }
     return t;
+}
+
+LMTest *lm_new_tap(LMPlace place, const char *props)
+{
+    return lm_spawn_tap(place, props, lm_net_tap);
+}
+
+/* The same with two queues, for two queue pairs */
+LMTest *lm_new_tap_pairs(LMPlace place, const char *props)
+{
+    return lm_spawn_tap(place, props, lm_net_tap_pairs);
 }
 
 /*
@@ -273,7 +306,8 @@ LMTest *lm_new_incoming(const LMTest *src, const char *props)
     t->features = src->features;
     t->base = src->base;
     t->end = src->end;
-    for (n = 0; n < LM_NUM_QUEUES; n++) {
+    t->ctrl_tag = src->ctrl_tag;
+    for (n = 0; n < LM_MAX_QUEUES; n++) {
         t->vq[n] = src->vq[n];
         t->vq[n].t = t;
     }
@@ -330,6 +364,39 @@ void lm_settle(LMTest *t)
     for (i = 0; i < 4; i++) {
         lm_read(t, VIRTIO_LM_STATUS);
     }
+}
+
+/* Have the mailbox run a command with @len bytes of @data */
+void lm_ctrl_run(LMTest *t, uint16_t tag, uint8_t class, uint8_t cmd,
+                 const void *data, unsigned len)
+{
+    g_autofree uint8_t *bytes = g_malloc0(ROUND_UP(2 + len, 4));
+    unsigned i;
+
+    bytes[0] = class;
+    bytes[1] = cmd;
+    if (len) {
+        memcpy(bytes + 2, data, len);
+    }
+    for (i = 0; i < 2 + len; i += 4) {
+        lm_write(t, VIRTIO_LM_CTRL_DATA + i, ldl_le_p(bytes + i));
+    }
+    lm_write(t, VIRTIO_LM_CTRL_RUN,
+             tag << VIRTIO_LM_CTRL_TAG_SHIFT | (2 + len));
+}
+
+/* The same with a new tag; its ack */
+uint8_t lm_ctrl(LMTest *t, uint8_t class, uint8_t cmd, const void *data,
+                unsigned len)
+{
+    uint16_t tag = ++t->ctrl_tag;
+    uint32_t status;
+
+    lm_ctrl_run(t, tag, class, cmd, data, len);
+    status = lm_read(t, VIRTIO_LM_CTRL_STATUS);
+    g_assert_cmphex(status & ~VIRTIO_LM_CTRL_ACK_MASK, ==,
+                    tag << VIRTIO_LM_CTRL_TAG_SHIFT | VIRTIO_LM_CTRL_DONE);
+    return status & VIRTIO_LM_CTRL_ACK_MASK;
 }
 
 uint32_t lm_ring_state(LMTest *t, unsigned n)
@@ -406,7 +473,7 @@ void lm_negotiate(LMTest *t, uint64_t features)
     }
     g_assert_cmphex(features & ~lm_host_features(t), ==, 0);
     t->features = features;
-    for (n = 0; n < LM_NUM_QUEUES; n++) {
+    for (n = 0; n < LM_MAX_QUEUES; n++) {
         t->vq[n].num = 0;
     }
     lm_set_features(t, features);
@@ -835,7 +902,7 @@ void lm_poison(LMTest *t)
 {
     unsigned n;
 
-    for (n = 0; n < LM_NUM_QUEUES; n++) {
+    for (n = 0; n < LM_MAX_QUEUES; n++) {
         LMQueue *q = &t->vq[n];
         uint8_t *used;
 

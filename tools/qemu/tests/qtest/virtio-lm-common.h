@@ -32,6 +32,9 @@
 
 enum { LM_RX, LM_TX, LM_CVQ, LM_NUM_QUEUES };
 
+/* With VIRTIO_NET_F_MQ there is a second pair where the control queue was */
+enum { LM_RX1 = 2, LM_TX1, LM_MAX_QUEUES };
+
 /* Where the device is */
 typedef enum {
     LM_ON_ROOT_BUS,
@@ -92,12 +95,14 @@ typedef struct LMTest {
     uint64_t features;
     uint64_t base;
     uint64_t end;
-    LMQueue vq[LM_NUM_QUEUES];
+    LMQueue vq[LM_MAX_QUEUES];
+    uint16_t ctrl_tag;
 } LMTest;
 
 /* QEMU and PCI. @props follow "virtio-net-pci,", or no device if NULL */
 LMTest *lm_new(LMPlace place, const char *props);
 LMTest *lm_new_tap(LMPlace place, const char *props);
+LMTest *lm_new_tap_pairs(LMPlace place, const char *props);
 LMTest *lm_new_unmapped(LMPlace place, const char *props);
 LMTest *lm_new_incoming(const LMTest *src, const char *props);
 void lm_free(LMTest *t);
@@ -111,6 +116,10 @@ void lm_write(LMTest *t, uint64_t reg, uint32_t val);
 void lm_suspend(LMTest *t);
 void lm_resume(LMTest *t);
 void lm_settle(LMTest *t);
+void lm_ctrl_run(LMTest *t, uint16_t tag, uint8_t class, uint8_t cmd,
+                 const void *data, unsigned len);
+uint8_t lm_ctrl(LMTest *t, uint8_t class, uint8_t cmd, const void *data,
+                unsigned len);
 uint32_t lm_ring_state(LMTest *t, unsigned n);
 
 /* Guest memory, in the device's DMA addresses */
@@ -167,5 +176,6 @@ void lm_add_suspend_tests(void);
 void lm_add_migrate_tests(void);
 void lm_add_iommu_tests(void);
 void lm_add_hostile_tests(void);
+void lm_add_ctrl_tests(void);
 
 #endif

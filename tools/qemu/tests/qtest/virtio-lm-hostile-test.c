@@ -9,12 +9,13 @@
 #include "qemu/host-utils.h"
 #include "qobject/qbool.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "qobject/qnum.h"
 #include "virtio-lm-common.h"
 
 #define MSIX_BAR_ADDR 0xe1000000u
 #define MSIX_MAGIC 0x4d495821u
-#define CAPS_TRUE 0x4d4c0107u
+#define CAPS_TRUE 0x4d4c010fu
 
 #define COMMON(field) (t->common + offsetof(struct virtio_pci_common_cfg, \
                                             field))
@@ -110,6 +111,8 @@ static void test_range(void)
           "x-lm-caps is from -1 to 4294967295, not 4294967296" },
         { "x-lm-suspend-delay-ms", -2,
           "x-lm-suspend-delay-ms is from -1 to 2147483647, not -2" },
+        { "x-lm-ctrl-delay-ms", -2,
+          "x-lm-ctrl-delay-ms is from -1 to 2147483647, not -2" },
     };
     LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
     unsigned i;
@@ -448,6 +451,128 @@ static void test_resume_fail(void)
     lm_free(t);
 }
 
+/* Control commands */
+
+static void test_ctrl_needs_mailbox(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,lm-ctrl=off");
+
+    lm_assert_error(lm_try_set(t, "x-lm-ctrl-delay-ms",
+                               QOBJECT(qnum_from_int(1))),
+                    "x-lm-ctrl-delay-ms needs lm-ctrl=on and ctrl_vq=on");
+    lm_set(t, "x-lm-ctrl-delay-ms", 0);
+    lm_free(t);
+
+    t = lm_new(LM_ON_PC, NULL);
+    lm_assert_error(qtest_qmp(t->qts, "{'execute': 'device_add', 'arguments': {"
+                              "'driver': 'virtio-net-pci', 'netdev': 'hs0',"
+                              "'romfile': '', 'vdpa': true, 'lm-ctrl': false,"
+                              "'x-lm-ctrl-error-every': 1}}"),
+                    "x-lm-ctrl-error-every needs lm-ctrl=on and ctrl_vq=on");
+    lm_free(t);
+}
+
+static uint8_t lm_add_vlan(LMTest *t, uint16_t vid)
+{
+    vid = cpu_to_le16(vid);
+    return lm_ctrl(t, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, &vid,
+                   sizeof(vid));
+}
+
+/* The number of VLANs is how many commands were executed */
+static unsigned lm_num_vlans(LMTest *t)
+{
+    QDict *rsp = qtest_qmp(t->qts, "{'execute': 'query-rx-filter',"
+                           " 'arguments': {'name': 'net0'}}");
+    QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
+    QDict *filter = qobject_to(QDict, qlist_entry_obj(first));
+    unsigned num = qlist_size(qdict_get_qlist(filter, "vlan-table"));
+
+    qobject_unref(rsp);
+    return num;
+}
+
+static void test_ctrl_error(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    unsigned i, errors = 0;
+
+    lm_start(t, LM_BIT(VIRTIO_NET_F_CTRL_VQ) | LM_BIT(VIRTIO_NET_F_CTRL_VLAN));
+    lm_set(t, "x-lm-ctrl-error-every", 3);
+    for (i = 0; i < 9; i++) {
+        errors += lm_add_vlan(t, i) == VIRTIO_LM_CTRL_ERR;
+    }
+    g_assert_cmpuint(errors, ==, 3);
+    g_assert_cmpuint(lm_num_vlans(t), ==, 6);
+    lm_set(t, "x-lm-ctrl-error-every", 1);
+    g_assert_cmphex(lm_add_vlan(t, 100), ==, VIRTIO_LM_CTRL_ERR);
+    lm_set(t, "x-lm-ctrl-error-every", 0);
+    g_assert_cmphex(lm_add_vlan(t, 100), ==, VIRTIO_LM_CTRL_OK);
+    g_assert_cmpuint(lm_num_vlans(t), ==, 7);
+    lm_free(t);
+}
+
+static void lm_ask_for_vlan(LMTest *t, uint16_t tag, uint16_t vid)
+{
+    vid = cpu_to_le16(vid);
+    lm_ctrl_run(t, tag, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, &vid,
+                sizeof(vid));
+}
+
+#define CTRL_STATUS(t) lm_read(t, VIRTIO_LM_CTRL_STATUS)
+#define BUSY(tag) ((tag) << VIRTIO_LM_CTRL_TAG_SHIFT | VIRTIO_LM_CTRL_BUSY)
+#define DONE(tag) ((tag) << VIRTIO_LM_CTRL_TAG_SHIFT | VIRTIO_LM_CTRL_DONE)
+
+/* While one is under way there is no other, and the window stays as it is */
+static void test_ctrl_delay(void)
+{
+    const uint64_t features = LM_BIT(VIRTIO_NET_F_CTRL_VQ) |
+                              LM_BIT(VIRTIO_NET_F_CTRL_VLAN);
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint32_t window;
+
+    lm_start(t, features);
+    lm_set(t, "x-lm-ctrl-delay-ms", 20);
+    lm_ask_for_vlan(t, 1, 100);
+    g_assert_cmphex(CTRL_STATUS(t), ==, BUSY(1));
+    window = lm_read(t, VIRTIO_LM_CTRL_DATA);
+    lm_ask_for_vlan(t, 2, 200);
+    lm_write(t, VIRTIO_LM_CTRL_DATA + 512, 1);
+    g_assert_cmphex(CTRL_STATUS(t), ==, BUSY(1));
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_DATA), ==, window);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_DATA + 512), ==, 0);
+    qtest_clock_step(t->qts, 19 * SCALE_MS);
+    g_assert_cmphex(CTRL_STATUS(t), ==, BUSY(1));
+    g_assert_cmpuint(lm_num_vlans(t), ==, 0);
+    qtest_clock_step(t->qts, 1 * SCALE_MS);
+    g_assert_cmphex(CTRL_STATUS(t), ==, DONE(1));
+    g_assert_cmpuint(lm_num_vlans(t), ==, 1);
+    lm_assert_works(t, 0);
+
+    /* A reset ends it, and a suspend does not */
+    lm_ask_for_vlan(t, 3, 300);
+    lm_suspend(t);
+    qtest_clock_step(t->qts, 20 * SCALE_MS);
+    g_assert_cmphex(CTRL_STATUS(t), ==, DONE(3));
+    g_assert_cmpuint(lm_num_vlans(t), ==, 2);
+    lm_ask_for_vlan(t, 4, 400);
+    lm_start(t, features);
+    g_assert_cmphex(CTRL_STATUS(t), ==, 0);
+    qtest_clock_step(t->qts, 100 * SCALE_MS);
+    g_assert_cmphex(CTRL_STATUS(t), ==, 0);
+    g_assert_cmpuint(lm_num_vlans(t), ==, 0);
+
+    lm_set(t, "x-lm-ctrl-delay-ms", -1);
+    lm_ask_for_vlan(t, 5, 500);
+    qtest_clock_step(t->qts, 1000 * NANOSECONDS_PER_SECOND);
+    g_assert_cmphex(CTRL_STATUS(t), ==, BUSY(5));
+    lm_set(t, "x-lm-ctrl-delay-ms", 0);
+    lm_start(t, features);
+    g_assert_cmphex(lm_add_vlan(t, 600), ==, VIRTIO_LM_CTRL_OK);
+    g_assert_cmpuint(lm_num_vlans(t), ==, 1);
+    lm_free(t);
+}
+
 /* DMA */
 
 /* The driver gets a used buffer that nobody has written */
@@ -660,6 +785,10 @@ void lm_add_hostile_tests(void)
     qtest_add_func("/virtio-lm/hostile/reset-fail", test_reset_fail);
     qtest_add_func("/virtio-lm/hostile/suspend-delay", test_suspend_delay);
     qtest_add_func("/virtio-lm/hostile/resume-fail", test_resume_fail);
+    qtest_add_func("/virtio-lm/hostile/ctrl-needs-mailbox",
+                   test_ctrl_needs_mailbox);
+    qtest_add_func("/virtio-lm/hostile/ctrl-error", test_ctrl_error);
+    qtest_add_func("/virtio-lm/hostile/ctrl-delay", test_ctrl_delay);
     qtest_add_func("/virtio-lm/hostile/dma-fault", test_dma_fault);
     qtest_add_func("/virtio-lm/hostile/irq-drop", test_irq_drop);
     qtest_add_func("/virtio-lm/hostile/irq-spurious", test_irq_spurious);

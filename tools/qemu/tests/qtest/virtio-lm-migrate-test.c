@@ -323,6 +323,76 @@ static void test_config_pending(void)
     lm_free(t);
 }
 
+static uint8_t lm_add_vlan(LMTest *t, uint16_t vid)
+{
+    vid = cpu_to_le16(vid);
+    return lm_ctrl(t, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, &vid,
+                   sizeof(vid));
+}
+
+static unsigned lm_num_vlans(LMTest *t)
+{
+    QDict *rsp = qtest_qmp(t->qts, "{'execute': 'query-rx-filter',"
+                           " 'arguments': {'name': 'net0'}}");
+    QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
+    QDict *filter = qobject_to(QDict, qlist_entry_obj(first));
+    unsigned num = qlist_size(qdict_get_qlist(filter, "vlan-table"));
+
+    qobject_unref(rsp);
+    return num;
+}
+
+/* The mailbox as it is, with the ack of the last command */
+static void test_ctrl(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint32_t status, size = lm_read(t, VIRTIO_LM_CTRL_SIZE);
+    unsigned i;
+
+    lm_start(t, LM_BIT(VIRTIO_NET_F_CTRL_VQ) | LM_BIT(VIRTIO_NET_F_CTRL_VLAN));
+    g_assert_cmphex(lm_add_vlan(t, 5000), ==, VIRTIO_LM_CTRL_ERR);
+    status = lm_read(t, VIRTIO_LM_CTRL_STATUS);
+    for (i = 0; i < size; i += 4) {
+        lm_write(t, VIRTIO_LM_CTRL_DATA + i, 0xabcd0000 | i);
+    }
+    t = lm_migrate(t);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_STATUS), ==, status);
+    for (i = 0; i < size; i += 4) {
+        g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_DATA + i), ==,
+                        0xabcd0000 | i);
+    }
+    g_assert_cmphex(lm_add_vlan(t, 100), ==, VIRTIO_LM_CTRL_OK);
+    t = lm_migrate(t);
+    g_assert_cmpuint(lm_num_vlans(t), ==, 1);
+    lm_traffic(t, 5);
+    lm_free(t);
+}
+
+/* A command that is under way completes where its driver goes on */
+static void test_ctrl_busy(void)
+{
+    g_autofree char *path = lm_state_file();
+    const uint16_t vid = cpu_to_le16(100);
+    LMTest *src = lm_new(LM_ON_ROOT_BUS, "vdpa=on,x-lm-ctrl-delay-ms=-1"), *t;
+
+    lm_start(src, LM_BIT(VIRTIO_NET_F_CTRL_VQ) |
+             LM_BIT(VIRTIO_NET_F_CTRL_VLAN));
+    lm_ctrl_run(src, 7, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, &vid,
+                sizeof(vid));
+    g_assert_cmphex(lm_read(src, VIRTIO_LM_CTRL_STATUS), ==,
+                    7 << VIRTIO_LM_CTRL_TAG_SHIFT | VIRTIO_LM_CTRL_BUSY);
+    lm_save(src, path);
+    g_assert_true(lm_load(&t, src, "vdpa=on", path));
+    qtest_clock_step(t->qts, 1);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_STATUS), ==,
+                    7 << VIRTIO_LM_CTRL_TAG_SHIFT | VIRTIO_LM_CTRL_DONE |
+                    VIRTIO_LM_CTRL_OK);
+    g_assert_cmpuint(lm_num_vlans(t), ==, 1);
+    unlink(path);
+    lm_free(t);
+    lm_free(src);
+}
+
 static void test_behind_iommu(void)
 {
     LMTest *t = lm_new(LM_BEHIND_IOMMU, "vdpa=on");
@@ -478,12 +548,38 @@ static void test_on_to_off_is_refused(void)
     lm_assert_load_refused("vdpa=on", "vdpa=off");
 }
 
+static void test_ctrl_to_none_is_refused(void)
+{
+    lm_assert_load_refused("vdpa=on", "vdpa=on,lm-ctrl=off");
+}
+
+/* It sends what a device sent that had no mailbox yet */
+static void test_none_to_ctrl(void)
+{
+    g_autofree char *path = lm_state_file();
+    LMTest *src = lm_new(LM_ON_ROOT_BUS, "vdpa=on,lm-ctrl=off"), *t;
+
+    lm_start(src, LM_BIT(VIRTIO_NET_F_CTRL_VQ) |
+             LM_BIT(VIRTIO_NET_F_CTRL_VLAN));
+    lm_traffic(src, 5);
+    lm_save(src, path);
+    g_assert_true(lm_load(&t, src, "vdpa=on", path));
+    lm_traffic(t, 5);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_STATUS), ==, 0);
+    g_assert_cmphex(lm_add_vlan(t, 100), ==, VIRTIO_LM_CTRL_OK);
+    unlink(path);
+    lm_free(t);
+    lm_free(src);
+}
+
 static void test_off_to_on_is_refused(void)
 {
     lm_assert_load_refused("vdpa=off", "vdpa=on");
 }
 
 /* What vdpa=off sends */
+
+#define CTRL_WINDOW 4096
 
 #define VMDESC_MARK 0x06    /* QEMU_VM_VMDESCRIPTION */
 
@@ -553,7 +649,8 @@ static void test_off_sends_nothing_new(void)
     /* But for that subsection, the two describe the same */
     g_assert_cmpint(qdict_get_int(lm_virtio_field(&on), "size"), ==, size +
                     2 + strlen("virtio/lm") + 4 +
-                    4 * 8 + 4 + VIRTIO_LM_MAX_VQS * (1 + 4));
+                    4 * 8 + 4 + VIRTIO_LM_MAX_VQS * (1 + 4) +
+                    2 + strlen("virtio-lm/ctrl") + 4 + 2 + 4 + CTRL_WINDOW);
     qdict_put_int(lm_virtio_field(&on), "size", size);
     g_assert_true(qobject_is_equal(QOBJECT(on.vmdesc), QOBJECT(off.vmdesc)));
 
@@ -589,6 +686,11 @@ void lm_add_migrate_tests(void)
                             test_enabled_before_features_ok);
     qtest_add_func("/virtio-lm/migrate/config-pending", test_config_pending);
     qtest_add_func("/virtio-lm/migrate/behind-iommu", test_behind_iommu);
+    qtest_add_func("/virtio-lm/migrate/ctrl", test_ctrl);
+    qtest_add_func("/virtio-lm/migrate/ctrl-busy", test_ctrl_busy);
+    qtest_add_func("/virtio-lm/migrate/ctrl-to-none-is-refused",
+                   test_ctrl_to_none_is_refused);
+    qtest_add_func("/virtio-lm/migrate/none-to-ctrl", test_none_to_ctrl);
     lm_add_split_and_packed("balloon", test_balloon);
     qtest_add_func("/virtio-lm/migrate/on-to-off-is-refused",
                    test_on_to_off_is_refused);

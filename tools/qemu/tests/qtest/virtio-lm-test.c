@@ -23,7 +23,7 @@ static void test_block_follows_notify(const void *props)
     g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==,
                     VIRTIO_LM_CAPS_MAGIC | VIRTIO_LM_CAPS_VERSION |
                     VIRTIO_LM_CAP_SUSPEND | VIRTIO_LM_CAP_FAULT |
-                    VIRTIO_LM_CAP_PACKED);
+                    VIRTIO_LM_CAP_PACKED | VIRTIO_LM_CAP_CTRL);
     lm_free(t);
 }
 
@@ -34,7 +34,8 @@ static void test_bar_holds_block(void)
 
     /* The power of two above the notify structure and the block */
     g_assert_cmphex(t->bar_size, ==, 0x8000);
-    g_assert_cmphex(t->lm + VIRTIO_LM_SIZE - bar, <=, t->bar_size);
+    g_assert_cmphex(t->lm + VIRTIO_LM_CTRL_DATA +
+                    lm_read(t, VIRTIO_LM_CTRL_SIZE) - bar, <=, t->bar_size);
     lm_free(t);
 
     t = lm_new(LM_ON_ROOT_BUS, "vdpa=on,page-per-vq=on");
@@ -118,7 +119,7 @@ static void test_no_register_takes_other_widths(void)
     }
     for (reg = 0; reg < sizeof(bytes); reg += 4) {
         g_assert_cmphex(lm_read(t, reg), ==, reg == VIRTIO_LM_CAPS ?
-                        0x4d4c0107 : 0);
+                        0x4d4c010f : 0);
     }
     /* In accesses of 8 bytes */
     memset(bytes, 0xff, sizeof(bytes));
@@ -146,7 +147,7 @@ static void test_pci_cfg_window(void)
                    sizeof(struct virtio_pci_cap);
 
     lm_cfg_window(t, VIRTIO_LM_CAPS, 4);
-    g_assert_cmphex(qpci_config_readl(t->dev, data), ==, 0x4d4c0107);
+    g_assert_cmphex(qpci_config_readl(t->dev, data), ==, 0x4d4c010f);
     lm_cfg_window(t, VIRTIO_LM_BASE_ADDR_LOW, 4);
     qpci_config_writel(t->dev, data, 0x12345678);
     lm_base_is(t, 0x12345678);
@@ -263,9 +264,9 @@ static void test_caps_is_read_only(void)
     LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
 
     lm_write(t, VIRTIO_LM_CAPS, 0);
-    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0x4d4c0107);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0x4d4c010f);
     lm_write(t, VIRTIO_LM_CAPS, UINT32_MAX);
-    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0x4d4c0107);
+    g_assert_cmphex(lm_read(t, VIRTIO_LM_CAPS), ==, 0x4d4c010f);
     lm_free(t);
 }
 
@@ -331,7 +332,8 @@ static void test_ring_state_beyond_queues(void)
         g_assert_cmphex(lm_ring_state(t, beyond[i]), ==, 0);
     }
     /* The block has an end */
-    qtest_writel(t->qts, t->lm + VIRTIO_LM_SIZE, 0x12345678);
+    qtest_writel(t->qts, t->lm + VIRTIO_LM_CTRL_DATA +
+                 lm_read(t, VIRTIO_LM_CTRL_SIZE), 0x12345678);
     for (n = 0; n < LM_NUM_QUEUES; n++) {
         g_assert_cmphex(lm_ring_state(t, n), ==, 0x10001 * (n + 1));
     }
@@ -359,7 +361,7 @@ static void lm_assert_clear(LMTest *t)
 
     for (reg = 0; reg < VIRTIO_LM_RING_STATE(LM_NUM_QUEUES); reg += 4) {
         g_assert_cmphex(lm_read(t, reg), ==, reg == VIRTIO_LM_CAPS ?
-                        0x4d4c0107 : 0);
+                        0x4d4c010f : 0);
     }
 }
 
@@ -994,6 +996,7 @@ int main(int argc, char **argv)
     lm_add_migrate_tests();
     lm_add_iommu_tests();
     lm_add_hostile_tests();
+    lm_add_ctrl_tests();
 
     return g_test_run();
 }

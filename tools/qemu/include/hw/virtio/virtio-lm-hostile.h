@@ -23,6 +23,7 @@ typedef struct VirtIOLMHostile VirtIOLMHostile;
  * @config_read: configuration space, while the function is gone
  * @config_write: the same
  * @suspend_timer: runs while a suspend is delayed
+ * @ctrl_timer: runs while a control command is delayed
  * @irq_timer: runs while there are spurious interrupts
  * @random_state: of the random numbers, never 0
  * @drift: what is added to ring state
@@ -30,6 +31,7 @@ typedef struct VirtIOLMHostile VirtIOLMHostile;
  * @dma_count: segments mapped
  * @irq_count: interrupts raised
  * @logged: bits set since the log was started
+ * @ctrl_count: control commands
  *
  * None of it is part of the migration stream: what a test wants of the
  * destination, it sets there.
@@ -52,12 +54,15 @@ struct VirtIOLMHostile {
     int64_t irq_spurious_ms;
     int64_t drop_log_every;
     int64_t log_fault_after;
+    int64_t ctrl_delay_ms;
+    int64_t ctrl_error_every;
     VirtIOPCIProxy *proxy;
     MemoryRegion overlay;
     bool covered;
     PCIConfigReadFunc *config_read;
     PCIConfigWriteFunc *config_write;
     QEMUTimer suspend_timer;
+    QEMUTimer ctrl_timer;
     QEMUTimer irq_timer;
     uint64_t random_state;
     uint32_t drift;
@@ -65,6 +70,7 @@ struct VirtIOLMHostile {
     uint64_t dma_count;
     uint64_t irq_count;
     uint64_t logged;
+    uint64_t ctrl_count;
 };
 
 /* The x-lm-* properties of devices that have a VirtIOLM at @lm_offset */
@@ -80,11 +86,20 @@ bool virtio_lm_hostile_check(VirtIOLM *lm, VirtIOPCIProxy *proxy, Error **errp);
 void virtio_lm_hostile_plug(VirtIOLM *lm, VirtIOPCIProxy *proxy);
 void virtio_lm_hostile_unplug(VirtIOLM *lm);
 
-/* The block is reset: a suspend that is delayed will not happen */
+/* The block is reset: what is delayed, suspend or command, will not happen */
 void virtio_lm_hostile_reset(VirtIOLM *lm);
 
 /* Is a write of @suspend to SUSPEND to be ignored, for now or for good? */
 bool virtio_lm_hostile_dev_ctrl(VirtIOLM *lm, bool suspend);
+
+/* Is a control command to wait, for now or for good? */
+bool virtio_lm_hostile_ctrl_delayed(VirtIOLM *lm);
+
+/* Is a control command to be acked as an error, and not to be executed? */
+bool virtio_lm_hostile_ctrl_fails(VirtIOLM *lm);
+
+/* A command that waited on the migration source waits here no longer */
+void virtio_lm_hostile_ctrl_loaded(VirtIOLM *lm);
 
 /*
  * Of @bits, which are to be set in a byte that is @old and whose first bit is

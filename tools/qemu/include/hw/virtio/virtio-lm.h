@@ -10,6 +10,12 @@
 #include "hw/virtio/virtio-lm-hostile.h"
 #include "hw/virtio/virtio-lm-regs.h"
 
+/* Bytes of LM_CTRL_DATA: a table of 681 MAC addresses fits */
+#define VIRTIO_LM_CTRL_WINDOW 4096
+
+/* Length of the longest block, which is the one with a mailbox */
+#define VIRTIO_LM_MAX_SIZE (VIRTIO_LM_CTRL_DATA + VIRTIO_LM_CTRL_WINDOW)
+
 /**
  * struct VirtIOLM - the LM block of one virtio device
  * @mr: the registers
@@ -26,6 +32,10 @@
  * @staged: @ring_state waits for its queue to be enabled
  * @ring_state: state of each virtqueue: staged, or on its way through a
  *              migration stream
+ * @ctrl: there is a control mailbox
+ * @ctrl_len: length of its last command
+ * @ctrl_status: LM_CTRL_STATUS
+ * @ctrl_data: LM_CTRL_DATA
  * @hostile: how the device misbehaves, if it was told to
  *
  * All of it is under the BQL, like the data path of virtio-net. That is what
@@ -45,10 +55,17 @@ struct VirtIOLM {
     bool loaded;
     bool staged[VIRTIO_LM_MAX_VQS];
     uint32_t ring_state[VIRTIO_LM_MAX_VQS];
+    bool ctrl;
+    uint16_t ctrl_len;
+    uint32_t ctrl_status;
+    uint8_t ctrl_data[VIRTIO_LM_CTRL_WINDOW];
     VirtIOLMHostile hostile;
 };
 
-/* Give @vdev the LM block @lm that @owner embeds, before @vdev is realized */
+/*
+ * Give @vdev the LM block @lm that @owner embeds, before @vdev is realized.
+ * Whether it has a mailbox is in @lm->ctrl already.
+ */
 void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev);
 
 /* Clear the block, for a virtio reset or an FLR */
@@ -56,6 +73,9 @@ void virtio_lm_reset(VirtIOLM *lm);
 
 /* Stop the device with nothing in flight */
 void virtio_lm_suspend(VirtIOLM *lm);
+
+/* Run the command that LM_CTRL_RUN was told to run, and ack it */
+void virtio_lm_ctrl_execute(VirtIOLM *lm);
 
 /* Queue @n was enabled: apply its staged state, and kick it if it may run */
 void virtio_lm_queue_enabled(VirtIOLM *lm, int n);
