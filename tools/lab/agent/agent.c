@@ -131,7 +131,7 @@ int main(int argc, char **argv)
 	struct report mine = {}, theirs;
 	struct memory m = {};
 	struct sender s;
-	uint64_t report_ns = now_ns(), peek_ns = now_ns();
+	uint64_t report_ns = now_ns(), peek_ns = now_ns(), next_run = 0;
 	uint8_t packet[2048];
 	struct header h;
 	ssize_t length;
@@ -186,7 +186,14 @@ int main(int argc, char **argv)
 			.held = held.r.received,
 			.held_bad = held.r.corrupt + held.r.duplicate + held.r.late + held.stale,
 			.held_until_ns = held.until_ns,
+			.lost_runs = r.lost_runs,
 		};
+		if (r.lost_runs) {
+			uint64_t known = r.lost_runs < STREAM_RUNS ? r.lost_runs : STREAM_RUNS;
+
+			mine.run_index = next_run++ % known;
+			mine.run = r.runs[mine.run_index];
+		}
 		sender_run(&s, &r, &mine);
 
 		if (now_ns() >= report_ns) {

@@ -4,8 +4,10 @@
  *
  * Waits for L2's stream, then sends L2 its own at RATE packets per second, and a quarter
  * as many that L2 holds back before it looks at them. Prints a line of key=value pairs each
- * second, and one for each gap that is longer than GAP_NS. SIGTERM: it sends no more, waits
- * until what is under way has arrived, prints a last line and ends.
+ * second, one for each gap that is longer than GAP_NS, and one for each packet of L2 that
+ * comes late. SIGTERM: it sends no more, waits until what is under way has arrived, prints a
+ * line for each run of numbers that L2 has not got, then a last line, and ends. When those
+ * were sent is told by CLOCK_MONOTONIC, for a program to compare with its own.
  *
  * out is the direction L0 to L2, in the direction L2 to L0. L2's count of what it has
  * got comes back in L2's own packets.
@@ -31,6 +33,38 @@ struct progress {
 	uint64_t gap_at_ns;
 	uint64_t rtt_max_ns;
 };
+
+/* One of the runs of numbers that L2 has not got, as it told last */
+struct lost {
+	struct run run;
+	uint64_t since_ns;	/* when the first of it was sent */
+	uint64_t until_ns;	/* and the last */
+};
+
+/* L2 tells of one at a time. When it was sent is known for the last STREAM_WINDOW packets */
+static void lost_note(struct lost *lost, const struct sender *s, const struct report *l2)
+{
+	struct lost *at = &lost[l2->run_index % STREAM_RUNS];
+
+	if (!l2->lost_runs || l2->run.to >= s->sent ||
+	    (l2->run.from == at->run.from && l2->run.to == at->run.to && at->since_ns))
+		return;
+	at->run = l2->run;
+	at->since_ns = s->when_ns[l2->run.from % STREAM_WINDOW];
+	at->until_ns = s->when_ns[l2->run.to % STREAM_WINDOW];
+}
+
+static void lost_lines(const struct lost *lost, const struct report *l2)
+{
+	for (uint64_t i = 0; i < l2->lost_runs && i < STREAM_RUNS; i++) {
+		printf("lost");
+		print_pair("from", lost[i].run.from);
+		print_pair("to", lost[i].run.to);
+		print_pair("since_ms", lost[i].since_ns / 1000000);
+		print_pair("until_ms", lost[i].until_ns / 1000000);
+		printf("\n");
+	}
+}
 
 /* When a gap ended, in ms from the beginning */
 static uint64_t when_ms(uint64_t at_ns, uint64_t begin_ns)
@@ -73,6 +107,7 @@ static void line(const char *what, uint64_t begin_ns, const struct sender *s,
 	print_pair("out_sent", s->sent);
 	print_pair("out_received", l2->received);
 	print_pair("out_lost", s->sent - l2->received);
+	print_pair("out_lost_runs", l2->lost_runs);
 	print_pair("out_duplicate", l2->duplicate);
 	print_pair("out_late", l2->late);
 	print_pair("out_corrupt", l2->corrupt);
@@ -81,6 +116,7 @@ static void line(const char *what, uint64_t begin_ns, const struct sender *s,
 	print_pair("in_sent", expected);
 	print_pair("in_received", r->received);
 	print_pair("in_lost", expected - r->received);
+	print_pair("in_lost_runs", r->lost_runs);
 	print_pair("in_duplicate", r->duplicate);
 	print_pair("in_late", r->late);
 	print_pair("in_corrupt", r->corrupt);
@@ -100,6 +136,8 @@ static void line(const char *what, uint64_t begin_ns, const struct sender *s,
 int main(int argc, char **argv)
 {
 	static struct receiver r;
+	static struct lost lost[STREAM_RUNS];
+	static uint64_t when_ns[STREAM_WINDOW];
 	struct sigaction action = { .sa_handler = on_signal };
 	struct report l2 = {}, mine = {}, got = {};
 	struct progress g = {};
@@ -125,6 +163,7 @@ int main(int argc, char **argv)
 	sender_init(&held, stream_socket(argv[1], HELD_PORT, STREAM_ROOM), argv[2], HELD_PORT,
 		    rate > 4 ? rate / 4 : 1);
 	held.length = HELD_LENGTH;
+	s.when_ns = when_ns;
 	/* a damaged packet is to be seen, not to be dropped by L2's kernel */
 	if (setsockopt(held.fd, SOL_SOCKET, SO_NO_CHECK, &no_checksum, sizeof(no_checksum))) {
 		perror("SO_NO_CHECK");
@@ -138,10 +177,14 @@ int main(int argc, char **argv)
 		uint64_t now = now_ns();
 
 		while ((length = recv(s.fd, packet, sizeof(packet), 0)) >= 0) {
-			uint64_t last_ns = r.last_ns;
+			uint64_t last_ns = r.last_ns, late = r.late;
 
 			if (!receiver_packet(&r, packet, (size_t)length, &h, &got))
 				continue;
+			if (r.late != late)
+				printf("late number=%llu highest=%llu at_ms=%llu\n",
+				       (unsigned long long)h.number, (unsigned long long)r.highest,
+				       (unsigned long long)when_ms(now_ns(), begin_ns));
 			if (last_ns)
 				gap_line("in", r.last_ns - last_ns, begin_ns);
 			if (h.echo_ns > begin_ns && now_ns() > h.echo_ns + h.hold_ns &&
@@ -153,6 +196,7 @@ int main(int argc, char **argv)
 			if (out_session && pattern_start((size_t)length) > sizeof(h)) {
 				l2 = got;
 				progress_note(&g, &l2, begin_ns);
+				lost_note(lost, &s, &l2);
 			}
 		}
 		if (stop && !stop_ns)
@@ -172,6 +216,7 @@ int main(int argc, char **argv)
 		if (s.next_ns > now)
 			poll(&p, 1, (int)((s.next_ns - now) / 1000000));
 	}
+	lost_lines(lost, &l2);
 	line("end", begin_ns, &s, &r, &l2, &g);
 	return 0;
 }

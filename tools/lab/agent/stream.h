@@ -33,8 +33,15 @@
 #define HELD_LENGTH		8900
 #define STREAM_WINDOW		65536	/* how far back a duplicate is told from a latecomer */
 #define STREAM_ROOM		(8 << 20)	/* bytes of a socket's receive buffer */
+#define STREAM_RUNS		64	/* runs of lost numbers that are told apart */
 
 #define NSEC_PER_SEC		1000000000ull
+
+/* Consecutive numbers that have not come, while the ones before and after have */
+struct run {
+	uint64_t from;
+	uint64_t to;		/* included */
+};
 
 /* What one end tells the other about itself; in every packet that has the room */
 struct report {
@@ -49,6 +56,9 @@ struct report {
 	uint64_t held;		/* packets that lay in L2's memory before they were looked at */
 	uint64_t held_bad;	/* and were not what was sent then */
 	uint64_t held_until_ns;	/* when the last of them was sent, by the sender's clock */
+	uint64_t lost_runs;	/* runs of lost numbers, as of now: what comes late fills them */
+	uint64_t run_index;	/* one of the first STREAM_RUNS of them, each in its turn, */
+	struct run run;		/* and what it is */
 };
 
 /* Both ends are x86: the fields are as they are in memory */
@@ -70,6 +80,7 @@ struct sender {
 	uint64_t sent;
 	uint64_t interval_ns;
 	uint64_t next_ns;
+	uint64_t *when_ns;	/* of each number, the last STREAM_WINDOW of them; or NULL */
 };
 
 struct receiver {
@@ -86,6 +97,8 @@ struct receiver {
 	uint64_t last_sent_ns;	/* and the sender's time in it */
 	uint64_t gap_ns;	/* the longest time without a packet */
 	uint64_t gap_at_ns;	/* and when it ended */
+	uint64_t lost_runs;
+	struct run runs[STREAM_RUNS];	/* in no order; others are only counted */
 	bool seen[STREAM_WINDOW];
 };
 
@@ -219,6 +232,8 @@ static inline void sender_one(struct sender *s, const struct receiver *r,
 		if (now_ns() > h.sent_ns + NSEC_PER_SEC)
 			return;
 	}
+	if (s->when_ns)
+		s->when_ns[s->sent % STREAM_WINDOW] = h.sent_ns;
 	s->sent++;
 }
 
@@ -247,6 +262,33 @@ static inline bool packet_intact(const struct receiver *r, const uint8_t *packet
 			return false;
 	}
 	return true;
+}
+
+/* A number behind the highest has come that was in a run: cut it out of that */
+static inline void runs_fill(struct receiver *r, uint64_t number)
+{
+	uint64_t known = r->lost_runs < STREAM_RUNS ? r->lost_runs : STREAM_RUNS;
+
+	for (uint64_t i = 0; i < known; i++) {
+		struct run *run = &r->runs[i];
+
+		if (number < run->from || number > run->to)
+			continue;
+		if (run->from == run->to) {
+			*run = r->runs[known - 1];
+			r->lost_runs--;
+		} else if (number == run->from) {
+			run->from++;
+		} else if (number == run->to) {
+			run->to--;
+		} else {
+			if (r->lost_runs < STREAM_RUNS)
+				r->runs[r->lost_runs] = (struct run){ number + 1, run->to };
+			run->to = number - 1;
+			r->lost_runs++;
+		}
+		return;
+	}
 }
 
 /* Account for one packet; true if it is new, then *h and maybe *about are filled in */
@@ -284,6 +326,11 @@ static inline bool receiver_packet(struct receiver *r, const uint8_t *packet, si
 		r->late++;
 		return false;
 	}
+	if (h->number > r->highest + 1) {
+		if (r->lost_runs < STREAM_RUNS)
+			r->runs[r->lost_runs] = (struct run){ r->highest + 1, h->number - 1 };
+		r->lost_runs++;
+	}
 	for (; r->highest < h->number; r->highest++)
 		r->seen[(r->highest + 1) % STREAM_WINDOW] = false;
 	seen = &r->seen[h->number % STREAM_WINDOW];
@@ -293,8 +340,10 @@ static inline bool receiver_packet(struct receiver *r, const uint8_t *packet, si
 	}
 	*seen = true;
 	r->received++;
-	if (h->number < r->highest)
+	if (h->number < r->highest) {
 		r->late++;
+		runs_fill(r, h->number);
+	}
 	r->last_sent_ns = h->sent_ns;
 	if (pattern_start(length) > sizeof(*h))
 		memcpy(about, packet + sizeof(*h), sizeof(*about));

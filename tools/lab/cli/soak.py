@@ -9,7 +9,7 @@ from vlm.l1 import LabError
 from vlm.lab import Lab, say
 from vlm.migration import migrate
 from vlm.qmp import QMPError
-from vlm.traffic import Traffic, wrong
+from vlm.traffic import Traffic, device_stops, wrong
 
 
 class Soak:
@@ -44,14 +44,17 @@ class Soak:
             self.failure = str(err)
         self.counts = traffic.finish()
         self.failure = self.failure or wrong(self.counts)
+        if traffic.lost_elsewhere():
+            self.failure = self.failure or f"packets to L2 are lost outside of its moves: {traffic.lost_elsewhere()}"
 
     def rounds(self, traffic, rounds):
         """The migrations."""
         here, there = self.lab.l1s[:2]
         for n in range(rounds):
             for src, dst in (here, there), (there, here):
-                moved = migrate(src, dst)
-                traffic.wait_both_ways(60)
+                with traffic.may_lose(f"round {n + 1}, {src.name} to {dst.name}", device_stops(self.way)):
+                    moved = migrate(src, dst)
+                    traffic.wait_both_ways(60)
                 counts = traffic.wait_pass(held=False)
                 self.moves.append(moved)
                 if wrong(counts):

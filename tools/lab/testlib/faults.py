@@ -74,13 +74,15 @@ def cut_after_the_stop(_t, migration, _):
     cut(migration, False)
 
 
-# what goes wrong, how, and the options of the Migration to which it does
+# what goes wrong, how, the options of the Migration to which it does, and how often L2's device stops
+# for it. A VMM that has stopped L2 resets the device; from there until L2 goes on it has no driver, and drops
+# what comes. What goes wrong before L2 is stopped stops no device
 FAULTS = (
-    ("cancelled in pre-copy", cancel_in_precopy, {"max_bandwidth": SLOW}),
-    ("cancelled after the stop", cancel_after_the_stop, {"capabilities": [PAUSE]}),
-    ("destination killed in setup", kill_in_setup, {"stopped": True}),
-    ("destination killed in pre-copy", kill_in_precopy, {"max_bandwidth": SLOW}),
-    ("destination killed after the stop", kill_after_the_stop, {"capabilities": [PAUSE]}),
-    ("link cut in pre-copy", cut_in_precopy, {"max_bandwidth": SLOW}),
-    ("link cut after the stop", cut_after_the_stop, {"capabilities": [PAUSE]}),
+    ("cancelled in pre-copy", cancel_in_precopy, {"max_bandwidth": SLOW}, 0),
+    ("cancelled after the stop", cancel_after_the_stop, {"capabilities": [PAUSE]}, 1),
+    ("destination killed in setup", kill_in_setup, {"stopped": True}, 0),
+    ("destination killed in pre-copy", kill_in_precopy, {"max_bandwidth": SLOW}, 0),
+    ("destination killed after the stop", kill_after_the_stop, {"capabilities": [PAUSE]}, 1),
+    ("link cut in pre-copy", cut_in_precopy, {"max_bandwidth": SLOW}, 0),
+    ("link cut after the stop", cut_after_the_stop, {"capabilities": [PAUSE]}, 1),
 )

@@ -76,13 +76,13 @@ def refused(t, what, l1, why, capabilities=()):
     t.equal(l2.running(l1), "running", f"{what}: L2 runs on")
 
 
-def end(t, lab, traffic, gaps):
+def end(t, lab, traffic):
     """All that L2 holds is looked at once more, and accounted for (traffic.account()); the
     kernels have nothing to report."""
     here = next(l1 for l1 in lab.l1s if l2.alive(l1))
     traffic.wait_pass()
     # the agent's own account, over its serial port and not over the network
-    counts = account(t, traffic, lab.config.rate, gaps)
+    counts = account(t, traffic)
     received = counts["out_received"]
     t.equal(l2.agent_count(here, "received", received), received, "L2's own counter is what its packets have said")
     l2.stop(here)

@@ -16,6 +16,9 @@ L2_DATA = DATA + "2"
 L0_MANAGER = MANAGER + "1"
 # the peer sends frames that are longer than a page; a bridge's own is its ports' least
 MTU = 9000
+# what a tap holds, in packets, until the device takes them: that of a minute, for an L2 that is starved
+# on a busy host loses nothing, and the tests count what is lost
+TAP_QUEUE = 16384
 
 
 def ip(*words):
@@ -51,7 +54,7 @@ def isolate(name, off):
 def tap(name, bridge, queues=1):
     """Make a tap that is a port of the bridge."""
     ip("tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if queues > 1 else []))
-    ip("link", "set", name, "mtu", str(MTU))
+    ip("link", "set", name, "mtu", str(MTU), "txqueuelen", str(TAP_QUEUE))
     # where the host's own is fq_codel, that drops what an L1 is late to take
     subprocess.run(["tc", "qdisc", "replace", "dev", name, "root", "pfifo_fast"], check=True)
     ip("link", "set", name, "master", bridge, "up")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L0's end of the traffic: tools/lab/agent/peer.c, started, read and ended."""
+import contextlib
+import dataclasses
 import os
 import subprocess
 import time
@@ -9,8 +11,6 @@ from .l1 import LabError, die_with_parent
 
 # for the agent to check and dirty all of its memory once, which is no more than a quarter of L2's
 PASS_SECONDS = 8
-# peer.c lists gaps from this on
-SHORT_GAP_MS = 250
 TAIL = 1 << 14
 # What has to stay 0
 BAD = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
@@ -23,6 +23,25 @@ def agent_mib(config):
     return max(1, min(config.l2_memory // 6, config.pages * PASS_SECONDS >> 8))
 
 
+def device_stops(way):
+    """How often a migration of that way stops L2's device. By shadow virtqueues it does so twice: before
+    the first pass, as the device goes on with other rings."""
+    return 1 if way == "device" else 2
+
+
+@dataclasses.dataclass
+class Window:
+    """A time, by CLOCK_MONOTONIC, in which packets to L2 may be lost, in so many runs."""
+    what: str
+    since_ms: float
+    until_ms: float
+    runs: int
+
+    def holds(self, run):
+        """Was that run of lost packets sent in it?"""
+        return self.since_ms <= run["since_ms"] and run["until_ms"] <= self.until_ms
+
+
 class Traffic:
     """The stream in both directions, from construction to finish()."""
 
@@ -30,6 +49,7 @@ class Traffic:
         config = lab.config
         self.log = f"{lab.run_dir}/{name}.log"
         self.pages = agent_mib(config) << 8
+        self.windows = []
         # those of two seconds, or as many as say enough
         self.some = min(2 * config.rate, 50)
         with open(self.log, "w", encoding="ascii") as file:
@@ -49,11 +69,32 @@ class Traffic:
         pairs = (word.split("=", 1) for word in lines[-1].split()[1:])
         return {key: float(value) if "." in value else int(value) for key, value in pairs}
 
-    def gaps_ms(self, direction):
-        """All the time that was lost in gaps of that direction, "out" or "in"."""
+    @contextlib.contextmanager
+    def may_lose(self, what, runs=1):
+        """What is sent to L2 meanwhile may be lost, in so many runs of consecutive packets: one for each
+        time that L2's device is stopped. It ends where packets go both ways again, and not before: until
+        L2 has sent one, the bridge does not know where it is."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.windows.append(Window(what, begin * 1000, time.monotonic() * 1000, runs))
+
+    def lost(self):
+        """The runs of packets that L2 has not got, as the peer tells in the end: from, to, and since_ms,
+        until_ms, when those two were sent."""
         with open(self.log, encoding="ascii") as file:
-            return sum(int(line.split(" ms=")[1].split()[0]) for line in file
-                       if line.startswith(f"gap direction={direction} "))
+            return [{key: int(value) for key, value in (word.split("=") for word in line.split()[1:])}
+                    for line in file if line.startswith("lost ")]
+
+    def lost_elsewhere(self):
+        """The same, of those that nothing explains: what was sent in none of the windows, or is more
+        than one of them may lose."""
+        found = self.lost()
+        left = [run for run in found if not any(window.holds(run) for window in self.windows)]
+        for window in self.windows:
+            left += [run for run in found if window.holds(run)][window.runs:]
+        return left
 
     def wait(self, what, reached, seconds):
         """Wait until reached(counts)."""
@@ -107,13 +148,14 @@ def wrong(counts, bad=BAD):
     return ", ".join(found)
 
 
-def account(t, traffic, rate, gaps):
+def account(t, traffic):
     """End the traffic, and promise what must hold of its counts, which are returned: no packet is
     doubled, reordered or damaged, none that L2 sent is lost, and every page of its memory holds what
     was written to it.
 
-    What comes while L2 is nowhere, or until the bridge has learnt where it is, is lost: as much
-    as was sent in the gaps. gaps: how many there may be that are too short to be listed.
+    Of what is sent to L2, packets are lost where traffic.may_lose() allows it, and nowhere else: each
+    time that L2's device stops, that is one run of consecutive packets. They wait in the source's tap when
+    its device is reset, which drops them, or come to that until the bridge has learnt where L2 is.
     """
     counts = traffic.finish()
     t.note(" ".join(f"{k}={v}" for k, v in counts.items()))
@@ -122,8 +164,14 @@ def account(t, traffic, rate, gaps):
         t.equal(counts[prefix + "late"], 0, f"{name}: no packet comes out of sequence")
         t.equal(counts[prefix + "corrupt"], 0, f"{name}: no packet is damaged")
     t.equal(counts["in_lost"], 0, "L2 to L0: no packet is lost")
-    may_lose = (traffic.gaps_ms("out") + gaps * SHORT_GAP_MS) * rate // 1000
-    t.at_most(counts["out_lost"], may_lose, "L0 to L2: only what came while L2 was nowhere is lost")
+    lost = traffic.lost()
+    for run in lost:
+        where = [window.what for window in traffic.windows if window.holds(run)]
+        t.note(f"L0 to L2: lost {run['to'] - run['from'] + 1} packets in a run: {', '.join(where) or 'at no time for that'}")
+    t.at_most(counts["out_lost_runs"], sum(window.runs for window in traffic.windows),
+              "L0 to L2: packets are lost in runs, one for each stop of L2's device")
+    t.equal(traffic.lost_elsewhere(), [], "L0 to L2: and none at another time")
+    t.equal(counts["out_lost"], sum(run["to"] - run["from"] + 1 for run in lost), "L0 to L2: these are all that are lost")
     t.equal(counts["pages_bad"], 0, "every page of L2's memory was right whenever it was looked at")
     t.ok(counts["held"] > 0, "packets were held in the buffers that the device had written")
     t.equal(counts["held_bad"], 0, "and each of them was still there and intact afterwards")
