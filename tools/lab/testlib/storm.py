@@ -12,8 +12,8 @@ from . import kselftest
 
 # for each of the VMM's ends, and what happens to the function
 SECONDS = 240
-# until an event that does not wait for the VMM is well under way
-UNDER_WAY = 0.5
+# where what removes a vDPA device waits for the VMM to close it
+WAITS_IN = "vhost_vdpa_remove"
 PROPS = kselftest.PROPS + ",aer=on"
 
 
@@ -25,6 +25,8 @@ class Storm:
         self.hold = f"{l1.config.tools}/kselftest/vdpa_hold"
         self.pci = l1.pci(0)
         self.driver = f"/sys/bus/pci/drivers/{kselftest.DRIVER}"
+        # set by an event once the function, or L1's kernel, has been told of it
+        self.begun = threading.Event()
 
     def recover(self):
         """The device is there, whatever is left of it; its node."""
@@ -54,10 +56,29 @@ class Storm:
         return ({k: v for k, v in words.items() if v != "0" and k not in ("bits", "used")},
                 vmm.returncode == 0 and "close" in words)
 
+    def sh(self, script):
+        """Have L1's shell bring an event about."""
+        shell = self.l1.popen(["sh", "-euc", f"echo begun; {script}"], text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            if select.select([shell.stdout], [], [], SECONDS)[0] and shell.stdout.readline() == "begun\n":
+                self.begun.set()
+            said = shell.communicate(timeout=SECONDS)[0].strip()
+        except subprocess.TimeoutExpired as err:
+            shell.kill()
+            raise LabError(f"`{script}` has not ended after {SECONDS} s") from err
+        if shell.returncode:
+            raise LabError(f"`{script}` ended with {shell.returncode}: {said}")
+
+    def waits(self):
+        """Does a task of L1 wait for the VMM to close its device?"""
+        return self.l1.run(["sh", "-c", f"grep -qsx {WAITS_IN} /proc/[0-9]*/wchan"]).returncode == 0
+
     def plug(self, there):
         """Unplug the function, or plug it again."""
         if not there:
             self.l1.qmp("device_del", id="vdpa0")
+            self.begun.set()
         end = time.monotonic() + SECONDS
         while True:
             gone = not self.l1.sh("ls -d /sys/bus/pci/devices/0000:00:10.0/0000:??:??.? 2>/dev/null || :").strip()
@@ -68,19 +89,19 @@ class Storm:
             time.sleep(0.2)
 
     def unbind(self):
-        self.l1.sh(f"echo {self.pci} >{self.driver}/unbind", timeout=SECONDS)
+        self.sh(f"echo {self.pci} >{self.driver}/unbind")
 
     def remove_device(self):
-        self.l1.sh("vdpa dev del vdpa0", timeout=SECONDS)
+        self.sh("vdpa dev del vdpa0")
 
     def unload(self):
-        self.l1.sh(f"rmmod {kselftest.DRIVER}", timeout=SECONDS)
+        self.sh(f"rmmod {kselftest.DRIVER}")
 
     def flr(self):
-        self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo flr >reset_method; echo 1 >reset", timeout=SECONDS)
+        self.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo flr >reset_method; echo 1 >reset")
 
     def bus_reset(self):
-        self.l1.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo bus >reset_method; echo 1 >reset", timeout=SECONDS)
+        self.sh(f"cd /sys/bus/pci/devices/{self.pci}; echo bus >reset_method; echo 1 >reset")
 
     def recoveries(self):
         """How many errors the kernel has got over."""
@@ -92,6 +113,7 @@ class Storm:
         answer = self.l1.qmp("human-monitor-command", command_line=f"pcie_aer_inject_error vdpa0 {name}")
         if not answer.startswith("OK"):
             raise LabError(f"pcie_aer_inject_error: {answer}")
+        self.begun.set()
         end = time.monotonic() + SECONDS
         while self.recoveries() == before:
             if time.monotonic() > end:
@@ -112,6 +134,7 @@ class Storm:
     def link_flaps(self):
         for _ in range(20):
             self.l1.set_link(0, False)
+            self.begun.set()
             self.l1.set_link(0, True)
 
 
@@ -137,28 +160,50 @@ PROVOKED = {
     Storm.nonfatal_error: r"PCIe Bus Error|error status/mask=|\[\d+\] CmpltTO",
     Storm.fatal_error: rf"PCIe Bus Error|error status/mask=|\[\d+\] DLP|{FORGOTTEN}",
 }
+# which take the vDPA device away, and so wait until the VMM has closed it
+REMOVES = Storm.unbind, Storm.remove_device, Storm.unload, Storm.replug
 # after which a running device needs a reset by its driver, and is to say so
 FORGETS = Storm.flr, Storm.bus_reset, Storm.fatal_error
 
 
 class Event:
-    """One of them, on its way while the VMM goes on. Use as a context manager, which waits for its
-    end; errors are what it has to say then."""
+    """One of them, on its way while the VMM goes on. Use as a context manager: it is entered when the
+    event has begun, and, if it removes the device, waits for the VMM, which waits then tells. At the end
+    it waits for the event's end; errors are what that has to say then.
+
+    Those that remove nothing come to their ends by themselves, and the VMM's calls may come before,
+    after or amid what they do. ended() tells which of the two was the first to be done."""
 
     def __init__(self, event, storm):
         self.errors = []
-        self.thread = threading.Thread(target=self.run, args=(event, storm), daemon=True)
+        self.waits = False
+        self.event = event
+        self.storm = storm
+        self.thread = threading.Thread(target=self.run, daemon=True)
 
-    def run(self, event, storm):
+    def run(self):
         """The body of the thread."""
         try:
-            event(storm)
+            self.event(self.storm)
         except Exception as err:  # whatever it is, it is this case's failure
             self.errors.append(str(err))
+        finally:
+            self.storm.begun.set()
+
+    def ended(self):
+        """Is it over?"""
+        return not self.thread.is_alive()
 
     def __enter__(self):
+        self.storm.begun.clear()
         self.thread.start()
-        time.sleep(UNDER_WAY)
+        end = time.monotonic() + SECONDS
+        if not self.storm.begun.wait(SECONDS):
+            raise LabError(f"what is to happen has not begun after {SECONDS} s")
+        while self.event in REMOVES and not self.waits and not self.ended():
+            if time.monotonic() > end:
+                raise LabError(f"what removes the device neither waits for the VMM nor ends after {SECONDS} s")
+            self.waits = self.storm.waits()
         return self
 
     def __exit__(self, *_):

@@ -7,7 +7,7 @@ What waits for L2 to leave the function does not keep it from that, with all of 
 import contextlib
 
 from testlib import nested, tap
-from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, SECONDS, Event, Storm
+from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, SECONDS, Event, Storm
 from vlm import l2
 from vlm.migration import BANDWIDTH, ENDED, Migration
 from vlm.traffic import BAD, Traffic, wrong
@@ -68,6 +68,8 @@ with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS) as lab:
                 migration.wait("active", reached=lambda info: info["ram"]["transferred"] > SLOW)
                 t.ok(here.logging(), f"{what}: the device logs before it")
                 under_way = stack.enter_context(Event(event, storm))
+                if event in REMOVES:
+                    t.ok(under_way.waits, f"{what}: it waits for L2 to leave the function")
                 # what waits for L2 to leave the function would wait for long
                 for l1 in lab.l1s:
                     stack.callback(l2.stop, l1)

@@ -3,9 +3,10 @@
 # lab: group=driver cost=109,149 variants=stock,debug
 """Whatever happens to a function while a VMM has its vDPA device open, started, logging or
 suspended: each of the VMM's calls comes back, what happens comes to its end, and the device works
-afterwards."""
+afterwards. What removes the device waits for the VMM to close it first; what does not, goes on beside the
+VMM's calls, and a note says which of them were done first."""
 from testlib import tap
-from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, Event, Storm
+from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, Event, Storm
 from vlm import l2
 
 STEPS = ("opened", "running", "logging", "suspended")
@@ -21,9 +22,15 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=PROPS) as lab:
             name = f"{what} while it is {step}"
             vmm = storm.take(step)
             with Event(event, storm) as under_way:
+                if event in REMOVES:
+                    t.ok(under_way.waits and not under_way.ended(), f"{name}: it waits for the VMM")
+                before = under_way.ended()
                 errnos, ended = storm.let_go(vmm)
                 t.ok(ended, f"{name}: each call of the VMM comes back")
                 t.note(errnos or "all of them well")
+                if event not in REMOVES:
+                    t.note("it was over before the calls" if before else "it was over before the calls were"
+                           if under_way.ended() else "the calls were over before it was")
             t.equal(under_way.errors, [], f"{name}: and it comes to its end")
             t.equal(storm.let_go(storm.take("logging", "send")), ({}, True), f"{name}: the device works afterwards")
             t.equal(storm.l1.complaints(PROVOKED.get(event)), [], f"{name}: the kernel has nothing else to say")
