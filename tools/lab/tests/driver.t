@@ -4,6 +4,7 @@
 # The driver builds without a word from compiler (W=1) and sparse (C=1), and against a kernel that
 # it is not for it does not begin to, and says why. LM_KERNEL_ROOT: where tools/lab/linux-kernel has put
 # another kernel than the tree's.
+# shellcheck disable=SC2319 # ok takes the status of a condition, too
 . "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/driver-build
 log=$out.log

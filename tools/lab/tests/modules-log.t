@@ -5,6 +5,7 @@
 # (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's
 # own and removed again, and neither another version's source nor somebody's folder is taken for ours.
 # LM_KERNEL_ROOT: where tools/lab/linux-kernel has put another kernel than the tree's.
+# shellcheck disable=SC2319 # ok takes the status of a condition, too
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
 # of a run that was ended

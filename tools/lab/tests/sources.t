@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=build cost=64
-"""The sources: licence lines, kernel style, kernel-doc, and documents that build."""
+"""The sources: licence lines, kernel style, kernel-doc, documents that build; and no script, in shell or in
+Python, of which its linter has anything to say."""
 import os
 import re
 import subprocess
@@ -23,6 +24,27 @@ def files(*folders, ext):
     return sorted(os.path.join(at, name) for folder in folders
                   for at, _, names in os.walk(f"{SRC}/{folder}") for name in names
                   if name.endswith(ext))
+
+
+# a line of the first few that tells what a script is in; sourced ones have no other
+SHELL = re.compile(r"^(#!.*\b(ba|da)?sh\b|# shellcheck shell=)", re.M)
+PYTHON = re.compile(r"\A#!.*\bpython3?\b")
+HEAD_LINES = 5
+# of the user's, or built
+NO_SOURCES = ".git", "build", "_build", "__pycache__"
+
+
+def scripts_in(language, ext):
+    """All files of the checkout that say so, or whose names end so."""
+    found = []
+    for at, folders, names in os.walk(SRC):
+        folders[:] = [name for name in folders if name not in NO_SOURCES]
+        for path in [os.path.join(at, name) for name in names if os.path.isfile(os.path.join(at, name))]:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                head = "".join(file.readline(400) for _ in range(HEAD_LINES))
+            if language.search(head) or path.endswith(ext):
+                found.append(path)
+    return sorted(found)
 
 
 def output(*command, cwd=SRC):
@@ -87,9 +109,18 @@ with tap.Tap() as t:
              for number, line in enumerate(open(path, encoding="utf-8"), 1) if pinned.search(line)]
     t.equal(found, [], "no file but tools/bases names a suite, or the exact version of a package")
 
-    for path in files("tools", ext=""):
-        with open(path, "rb") as file:
-            first = file.readline()
-        if re.match(rb"#!/bin/sh\b", first):
-            text, status = output("sh", "-n", path)
-            t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: is shell")
+    for command, language, ext, known, wrong in (
+            # what a script sources is looked at with it
+            (("shellcheck", "--external-sources", "--source-path=SCRIPTDIR", "--format=gcc"), SHELL, ".sh",
+             "tools/lab/lab", "#!/bin/sh\ncd $1\n"),
+            (("pyflakes3",), PYTHON, ".py", "tools/lab/tests/sources.t", "print(unknown)\n")):
+        with open(f"{RUN}/wrong", "w", encoding="ascii") as file:
+            file.write(wrong)
+        text, status = output(*command, f"{RUN}/wrong")
+        t.ok(status == 1 and f"{RUN}/wrong:" in text, f"{command[0]} says what is wrong with a script")
+        scripts = scripts_in(language, ext)
+        t.ok(f"{SRC}/{known}" in scripts, f"{command[0]}: there are scripts to look at, {len(scripts)}, {known} for one")
+        for path in scripts:
+            text, status = output(*command, path)
+            if not t.ok(status == 0 and not text, f"{path.removeprefix(SRC + '/')}: {command[0]} has nothing to say"):
+                t.note(text)
