@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=build cost=574 needs=qemu-sources
 """On each base of QEMU that tools/bases names, each series of patches applies by itself, patch by
-patch, and what a patch touches compiles. In the long form, each series alone builds a QEMU.
+patch, and what a patch touches compiles. In the long form, each series alone builds a QEMU. In the short one,
+a series that has compiled is compiled again where it or its base has changed.
 
 Where the newest base is not at the mirror, tools/qemu/build takes the next one, and says why."""
 import glob
@@ -13,12 +14,17 @@ import subprocess
 import tempfile
 
 from testlib import tap
+from vlm import compiled
 
 SRC = "/virtio-lm/src"
 CACHE = "/virtio-lm/cache/qemu"
 BUILD = f"{SRC}/tools/qemu/build"
 SERIES = "fixes", "device", "log"
 SYSTEM = "qemu-system-x86_64"
+# what is laid over a base's source, with the device's series and with the others
+OVERLAY = "configs", "docs", "hw", "include", "tests"
+BARE = ("configs",)
+HEADER = "include/linux/virtio_lm.h"
 DEADLINE = 3600
 
 
@@ -52,10 +58,10 @@ class Tree:
         """The source as the base has it, with our own files if overlay."""
         self.run("rm", "-rf", "stage")
         self.run("cp", "-al", f"{CACHE}/{self.base}/pristine", "stage")
-        for part in ("configs", "docs", "hw", "include", "tests") if overlay else ("configs",):
+        for part in OVERLAY if overlay else BARE:
             self.run("cp", "-r", "--remove-destination", f"{SRC}/tools/qemu/{part}", "stage")
         if overlay:
-            self.run("cp", "--remove-destination", f"{SRC}/include/linux/virtio_lm.h",
+            self.run("cp", "--remove-destination", f"{SRC}/{HEADER}",
                      "stage/include/hw/virtio/virtio-lm-regs.h")
         os.makedirs(self.work, exist_ok=True)
         # what is the same keeps its time stamps, and is not compiled again
@@ -74,6 +80,16 @@ class Tree:
         listed = subprocess.run(["ninja", "-C", "build", "-t", "compdb"], cwd=self.scratch, env=self.env,
                                 stdout=subprocess.PIPE, text=True, check=True).stdout
         return set(re.findall(r'"file": "\.\./work/([^"]+)"', listed))
+
+
+def key_of(base, series, folder):
+    """The sum of all that a series of a base is compiled from."""
+    more = ""
+    for name in "origin", "configure":
+        with open(f"{CACHE}/{base}/{name}", encoding="ascii") as file:
+            more += file.read()
+    paths = [f"tools/qemu/{part}" for part in (OVERLAY if series == "device" else BARE)]
+    return compiled.key_of(["tools/lab/tests/bases.t", HEADER, f"{folder}/{series}", *paths], more)
 
 
 def try_series(t, tree, series, folder):
@@ -111,14 +127,20 @@ def try_base(t, base, release):
         return
     with open(f"{CACHE}/{base}/origin", encoding="ascii") as file:
         t.note(f"{base}: {file.read().strip()}")
+    folder = f"patches/qemu/{release}"
+    keys = {series: key_of(base, series, folder) for series in SERIES}
     scratch = tempfile.mkdtemp(prefix="bases-", dir="/virtio-lm/cache")
+    what = f"{base}: configures"
     try:
         tree = Tree(base, scratch)
-        if t.ok(tree.reset(False) and tree.configure(), f"{base}: configures"):
-            for series in SERIES:
-                try_series(t, tree, series, f"{SRC}/patches/qemu/{release}")
-        else:
+        if all(compiled.kept(f"bases-{base}-{series}", key) for series, key in keys.items()):
+            t.ok(True, compiled.told_again(what, keys[SERIES[0]]))
+        elif not t.ok(tree.reset(False) and tree.configure(), what):
             t.note(f"see {tree.log}")
+            return
+        for series, key in keys.items():
+            compiled.promise(t, f"bases-{base}-{series}", key,
+                             lambda record, of=series: try_series(record, tree, of, f"{SRC}/{folder}"))
     finally:
         shutil.rmtree(scratch)
 

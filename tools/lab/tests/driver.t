@@ -5,6 +5,7 @@
 # it is not for it does not begin to, and says why. LM_KERNEL_ROOT: where tools/lab/linux-kernel has put
 # another kernel than the tree's.
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
+[ "${LM_COMPILE-}" ] || exec python3 -m vlm.compiled "$0" tools/lab/driver drivers include
 . "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/driver-build
 log=$out.log

@@ -6,6 +6,8 @@
 # own and removed again, and neither another version's source nor somebody's folder is taken for ours.
 # LM_KERNEL_ROOT: where tools/lab/linux-kernel has put another kernel than the tree's.
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
+[ "${LM_COMPILE-}" ] ||
+	exec python3 -m vlm.compiled "$0" tools/linux/modules-log patches/linux-6.12 patches/linux-7.x drivers include
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
 # of a run that was ended
