@@ -5,9 +5,9 @@
  *
  * A function (func.c) is probed (pci_drv.c), its LM block found (lm.c) and the function
  * made known to the vDPA management API (mgmt.c). "vdpa dev add" then creates
- * one vDPA device on it, and the bus drives that one through the operations in vdpa_dev.c,
- * those on its virtqueues (vq.c) in vq_ops.c; status.c tells whether it still is what the bus has
- * made of it, irq.c owns its interrupts, stats.c reports its counters.
+ * one vDPA device on it (provision.c), and the bus drives that one through the operations in
+ * vdpa_dev.c, those on its virtqueues (vq.c) in vq_ops.c; status.c tells whether it still is what
+ * the bus has made of it, irq.c owns its interrupts, stats.c reports its counters.
  * log.c logs what the device writes, where the bus has a dirty log. features.c and
  * config.c hold what can be decided without touching a device.
  */
@@ -216,6 +216,23 @@ struct virtio_lm_vdpa {
 	struct delayed_work waiting;
 };
 
+/**
+ * struct virtio_lm_plan - a vDPA device in the making: what was asked for, held against what the
+ *	device has
+ * @config: overlay on the device's configuration
+ * @offer: feature bits offered to the bus
+ * @pairs: its queue pairs
+ * @device_pairs: the device's max_virtqueue_pairs
+ * @nvqs: its virtqueues
+ */
+struct virtio_lm_plan {
+	struct virtio_lm_config config;
+	u64 offer;
+	u16 pairs;
+	u16 device_pairs;
+	u16 nvqs;
+};
+
 static inline struct virtio_lm_vdpa *to_vlm(const struct vdpa_device *vdpa)
 {
 	return container_of(vdpa, struct virtio_lm_vdpa, vdpa);
@@ -321,6 +338,12 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 /* stats.c */
 int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 		       struct netlink_ext_ack *extack);
+
+/* provision.c */
+int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer,
+			const struct virtio_net_config *config);
+int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config *add,
+		   struct virtio_lm_plan *plan);
 
 /* mgmt.c */
 int virtio_lm_mgmt_register(struct virtio_lm_func *func);
