@@ -57,7 +57,7 @@ static QDict *lm_rx_filter(LMTest *t)
 {
     QDict *rsp = qtest_qmp(t->qts, "{'execute': 'query-rx-filter',"
                            " 'arguments': {'name': 'net0'}}");
-    QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
+    const QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
     QDict *filter = qobject_to(QDict, qlist_entry_obj(first));
 
     qobject_ref(filter);

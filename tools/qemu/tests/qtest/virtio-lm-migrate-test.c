@@ -334,7 +334,7 @@ static unsigned lm_num_vlans(LMTest *t)
 {
     QDict *rsp = qtest_qmp(t->qts, "{'execute': 'query-rx-filter',"
                            " 'arguments': {'name': 'net0'}}");
-    QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
+    const QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
     QDict *filter = qobject_to(QDict, qlist_entry_obj(first));
     unsigned num = qlist_size(qdict_get_qlist(filter, "vlan-table"));
 
