@@ -38,12 +38,12 @@ def keep_times(results):
 class Runner:
     """The tests that are to be run, and those that have been."""
 
-    def __init__(self, tests, long, verbose, environment):
-        times = {} if long else known_times()
+    def __init__(self, tests, check, verbose):
+        times = {} if check["long"] else known_times()
         self.waiting = sorted(tests, key=lambda test: -times.get(test.name, test.cost))
         self.total = len(tests)
         self.verbose = verbose
-        self.environment = environment
+        self.check = check
         # the fuzzer takes what the other two leave
         self.jobs = 3 if any("qemu-fuzz" in test.needs for test in tests) else 2
         self.running = {}
@@ -76,6 +76,15 @@ class Runner:
                     say(f"  {len(self.results)} of {self.total} done; running: {now}")
         return self.results
 
+    def environment(self, test):
+        """What a test is told. Most of it is in check.json."""
+        return {"PYTHONPATH": f"{SRC}/tools/lab", "LAB_CHECK": f"{RUN}/check.json", "LAB_TEST": test.name,
+                "LAB_VARIANT": test.variant,
+                # for those in shell
+                "LAB_QEMU": self.check["qemu_folder"], "LAB_UP": "\n".join(self.check["up"]),
+                # where its kernel was fetched to; "" for the tree's own and the debug kernel
+                "LAB_KERNEL_ROOT": self.check["kernels"].get(test.variant, {}).get("root", "")}
+
     def one(self, test):
         """Run a test, in a thread of its own."""
         begin = time.monotonic()
@@ -83,8 +92,7 @@ class Runner:
         base = f"{RUN}/{test.name}"
         with open(base + ".tap", "w", encoding="utf-8") as tap, open(base + ".err", "w", encoding="utf-8") as err:
             proc = subprocess.Popen([test.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True,
-                                    errors="replace", env={**os.environ, **self.environment, "LAB_TEST": test.name,
-                                                           "LAB_VARIANT": test.variant})
+                                    errors="replace", env={**os.environ, **self.environment(test)})
             for line in proc.stdout:
                 tap.write(line)
                 tap.flush()
@@ -145,9 +153,7 @@ def run(tests, check, verbose, setup_seconds):
         json.dump(check, file, indent=1)
     done = earlier(tests) if check["long"] else []
     left = [test for test in tests if test.name not in {result.name for result in done}]
-    runner = Runner(left, check["long"], verbose,
-                    {"PYTHONPATH": f"{SRC}/tools/lab", "LAB_CHECK": f"{RUN}/check.json",
-                     "LAB_QEMU": check["qemu_folder"], "LAB_UP": "\n".join(check["up"])})
+    runner = Runner(left, check, verbose)
     say(f"running {len(left)} tests, {runner.jobs} at a time; the longest first")
     results = done + runner.run()
     keep_times(results)

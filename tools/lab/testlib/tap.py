@@ -19,7 +19,7 @@ with open(os.environ["LAB_CHECK"], encoding="utf-8") as _file:
 NAME = os.environ["LAB_TEST"]
 VARIANT = os.environ["LAB_VARIANT"]
 DEBUG = VARIANT == "debug"
-KERNEL = CHECK["kernels"].get(VARIANT, {})
+KERNEL = {name: value for name, value in CHECK["kernels"].get(VARIANT, {}).items() if name != "root"}
 
 
 def long_form():
@@ -133,6 +133,14 @@ def skip_all(why):
 
 if VARIANT not in ("", "stock") and not KERNEL:
     skip_all(f"the kernel {VARIANT} cannot be had")
+
+
+def kernel_taken():
+    """What the kernel is that was fetched for this variant; "" for the tree's own."""
+    if not os.environ["LAB_KERNEL_ROOT"]:
+        return ""
+    with open(f"{os.environ['LAB_KERNEL_ROOT']}/taken", encoding="ascii") as file:
+        return file.read()
 
 
 def config(**changes):

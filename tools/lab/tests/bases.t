@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 
 from testlib import tap
-from vlm import compiled
+from testlib import compiled
 
 SRC = "/virtio-lm/src"
 CACHE = "/virtio-lm/cache/qemu"

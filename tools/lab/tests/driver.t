@@ -1,16 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=37
+# lab: group=build cost=37,37 variants=stock,newest
 # The driver builds without a word from compiler (W=1) and sparse (C=1), and against a kernel that
-# it is not for it does not begin to, and says why. LM_KERNEL_ROOT: where tools/lab/linux-kernel has put
+# it is not for it does not begin to, and says why. LAB_KERNEL_ROOT: where tools/lab/linux-kernel has put
 # another kernel than the tree's.
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
-[ "${LM_COMPILE-}" ] || exec python3 -m vlm.compiled "$0" tools/lab/driver drivers include
+[ "${LM_COMPILE-}" ] || exec python3 -m testlib.compiled "$0" tools/lab/driver drivers include
 . "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/driver-build
 log=$out.log
 
-root=${LM_KERNEL_ROOT:-}
+root=${LAB_KERNEL_ROOT:-}
 # not C=1: Debian's 7.3 lacks the script that looks whether there is a sparse, and kbuild then takes C=1 back
 /virtio-lm/src/tools/lab/driver "$out" ${root:+"$root"} KBUILD_CHECKSRC=1 >"$log" 2>&1
 ok $? "the driver builds out of tree against the distribution's headers"

@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=121
+# lab: group=build cost=121,121 variants=stock,newest
 # The set of vDPA modules with a dirty log: the driver in it builds without a word from compiler
 # (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's
 # own and removed again, and neither another version's source nor somebody's folder is taken for ours.
-# LM_KERNEL_ROOT: where tools/lab/linux-kernel has put another kernel than the tree's.
+# LAB_KERNEL_ROOT: where tools/lab/linux-kernel has put another kernel than the tree's.
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
 [ "${LM_COMPILE-}" ] ||
-	exec python3 -m vlm.compiled "$0" tools/linux/modules-log patches/linux-6.12 patches/linux-7.x drivers include
+	exec python3 -m testlib.compiled "$0" tools/linux/modules-log patches/linux-6.12 patches/linux-7.x drivers include
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/modules-log
 # of a run that was ended
@@ -37,7 +37,7 @@ vdpa()
 	modprobe --dirname "$INSTALL_MOD_PATH" --set-version "$release" --show-depends "${1-vdpa}" | tail -n 1
 }
 
-root=${LM_KERNEL_ROOT:-}
+root=${LAB_KERNEL_ROOT:-}
 set -- "$root"/lib/modules/*/build
 release=${1%/build}
 release=${release##*/}

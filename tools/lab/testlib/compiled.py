@@ -5,7 +5,7 @@ it is, until one of them changes. A result that is not good is never kept, and t
 
 A test in shell begins with
 
-  [ "${LM_COMPILE-}" ] || exec python3 -m vlm.compiled "$0" PATH...
+  [ "${LM_COMPILE-}" ] || exec python3 -m testlib.compiled "$0" PATH...
 
 where the PATHs are what it compiles, in the checkout. One in Python calls promise()."""
 import hashlib
@@ -13,6 +13,8 @@ import os
 import re
 import subprocess
 import sys
+
+from . import tap
 
 SRC = "/virtio-lm/src"
 KEPT = "/virtio-lm/cache/compiled"
@@ -34,7 +36,7 @@ def key_of(paths, more=""):
     packages and this file."""
     total = hashlib.sha256(more.encode())
     total.update(subprocess.run(["dpkg-query", "-W"], stdout=subprocess.PIPE, check=True).stdout)
-    for path in sorted(set(files("tools/lab/vlm/compiled.py") + [file for path in paths for file in files(path)])):
+    for path in sorted(set(files("tools/lab/testlib/compiled.py") + [file for path in paths for file in files(path)])):
         with open(path, "rb") as file:
             total.update(f"{path} {hashlib.sha256(file.read()).hexdigest()}\n".encode())
     return total.hexdigest()[:12]
@@ -42,7 +44,7 @@ def key_of(paths, more=""):
 
 def kept(name, key):
     """The promises that were kept by what was compiled before, or none."""
-    if os.environ.get("LM_LONG") == "1":
+    if tap.long_form():
         return []
     path = f"{KEPT}/{name}/{key}"
     try:
@@ -100,9 +102,9 @@ def promise(t, name, key, body):
 
 
 def main(test, *paths):
-    """Run a test in shell, unless all that it promises is known; its exit status."""
-    name = os.path.basename(test).removesuffix(".t")
-    key = key_of([f"tools/lab/tests/{name}.t", "tools/lab/tests/tap.sh", *paths])
+    """Run a test in shell, unless all that it promises of its kernel is known; its exit status."""
+    name = tap.NAME
+    key = key_of([f"tools/lab/tests/{os.path.basename(test)}", "tools/lab/tests/tap.sh", *paths], tap.kernel_taken())
     promises = kept(name, key)
     if promises:
         for n, what in enumerate(promises, 1):
