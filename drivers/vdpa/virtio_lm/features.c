@@ -125,14 +125,14 @@ u64 virtio_lm_default_features(u64 usable)
 }
 
 /**
- * virtio_lm_orphan_features - features that need a control virtqueue where there is none
+ * virtio_lm_features_lacking_ctrl_vq - features that need a control virtqueue where there is none
  * @offer: feature bits to be offered
  *
  * A guest that is offered one of them fails to probe its NIC.
  *
  * Return: the offending bits, 0 if @offer is consistent
  */
-u64 virtio_lm_orphan_features(u64 offer)
+u64 virtio_lm_features_lacking_ctrl_vq(u64 offer)
 {
 	return offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ) ? 0 : offer & VIRTIO_LM_F_NEED_CTRL_VQ;
 }
@@ -179,7 +179,7 @@ int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues)
 }
 
 /**
- * virtio_lm_hw_index - the device's index of a virtqueue
+ * virtio_lm_device_idx - the device's index of a virtqueue
  * @idx: the bus's index
  * @offer: feature bits offered
  * @pairs: queue pairs offered
@@ -190,7 +190,7 @@ int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues)
  *
  * Return: index
  */
-u16 virtio_lm_hw_index(u16 idx, u64 offer, u16 pairs, u16 device_pairs)
+u16 virtio_lm_device_idx(u16 idx, u64 offer, u16 pairs, u16 device_pairs)
 {
 	return virtio_lm_multiqueue(offer) && idx == 2 * pairs ? 2 * device_pairs : idx;
 }

@@ -21,7 +21,7 @@ static irqreturn_t virtio_lm_vq_interrupt(int irq, void *data)
 {
 	struct virtio_lm_vq *vq = data;
 
-	virtio_lm_call(&vq->call);
+	virtio_lm_invoke(&vq->callback);
 	return IRQ_HANDLED;
 }
 
@@ -29,7 +29,7 @@ static irqreturn_t virtio_lm_config_interrupt(int irq, void *data)
 {
 	struct virtio_lm_vdpa *vlm = data;
 
-	virtio_lm_call(&vlm->config_call);
+	virtio_lm_invoke(&vlm->config_callback);
 	return IRQ_HANDLED;
 }
 
@@ -178,36 +178,36 @@ void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm)
 }
 
 /**
- * virtio_lm_set_cb - replace a callback
- * @call: where
+ * virtio_lm_set_callback - replace a callback
+ * @callback: where
  * @cb: the new callback; one whose function is NULL removes the old one
  *
  * When this returns, the old callback is not running and will not be called again, so its
  * owner may free what it points to.
  */
-void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb)
+void virtio_lm_set_callback(struct virtio_lm_callback *callback, const struct vdpa_callback *cb)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&call->lock, flags);
-	call->cb = *cb;
-	spin_unlock_irqrestore(&call->lock, flags);
+	spin_lock_irqsave(&callback->lock, flags);
+	callback->cb = *cb;
+	spin_unlock_irqrestore(&callback->lock, flags);
 }
 
 /**
- * virtio_lm_call - invoke a callback, if there is one
- * @call: the callback
+ * virtio_lm_invoke - invoke a callback, if there is one
+ * @callback: the callback
  *
  * Any context.
  */
-void virtio_lm_call(struct virtio_lm_cb *call)
+void virtio_lm_invoke(struct virtio_lm_callback *callback)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&call->lock, flags);
-	if (call->cb.callback) {
-		call->calls++;
-		call->cb.callback(call->cb.private);
+	spin_lock_irqsave(&callback->lock, flags);
+	if (callback->cb.callback) {
+		callback->calls++;
+		callback->cb.callback(callback->cb.private);
 	}
-	spin_unlock_irqrestore(&call->lock, flags);
+	spin_unlock_irqrestore(&callback->lock, flags);
 }

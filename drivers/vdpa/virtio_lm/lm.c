@@ -11,14 +11,14 @@
 #include "virtio_lm_vdpa.h"
 
 /**
- * virtio_lm_place - where the LM block is in the BAR
+ * virtio_lm_block_offset - where the LM block is in the BAR
  * @bar_len: length of the BAR that holds the notify structure
  * @notify: the notify structure
  * @offset: set to the offset of the block
  *
  * Return: 0, or -ENODEV if no block fits there
  */
-int virtio_lm_place(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset)
+int virtio_lm_block_offset(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset)
 {
 	u64 start = (u64)notify->offset + notify->length;
 
@@ -173,18 +173,19 @@ static int virtio_lm_find_notify(struct virtio_lm_func *func)
 }
 
 /**
- * virtio_lm_find - find and map the LM block
+ * virtio_lm_map - find and map the LM block
  * @func: the function; its modern structures are mapped
  *
  * Return: 0, -ENODEV if the function has no LM block that this driver can use, or -ENOMEM
  */
-int virtio_lm_find(struct virtio_lm_func *func)
+int virtio_lm_map(struct virtio_lm_func *func)
 {
 	struct pci_dev *pdev = func->mdev.pci_dev;
 	u32 offset;
 
 	if (virtio_lm_find_notify(func) ||
-	    virtio_lm_place(pci_resource_len(pdev, func->notify.bar), &func->notify, &offset)) {
+	    virtio_lm_block_offset(pci_resource_len(pdev, func->notify.bar), &func->notify,
+				   &offset)) {
 		dev_err(&pdev->dev,
 			"no room for a live-migration block behind the notify structure: not a vdpa=on device\n");
 		return -ENODEV;
@@ -213,7 +214,7 @@ int virtio_lm_find(struct virtio_lm_func *func)
 }
 
 /**
- * virtio_lm_unmap - undo virtio_lm_find()
+ * virtio_lm_unmap - undo virtio_lm_map()
  * @func: the function
  */
 void virtio_lm_unmap(struct virtio_lm_func *func)
@@ -283,27 +284,27 @@ int virtio_lm_resume(struct virtio_lm_func *func)
 /**
  * virtio_lm_get_ring - read a virtqueue's state
  * @func: the function
- * @hw: the device's index of the virtqueue
+ * @device_idx: the device's index of the virtqueue
  * @ring: set to LM_RING_STATE
  *
  * Return: 0, or -ENODEV if the device is gone
  */
-int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring)
+int virtio_lm_get_ring(struct virtio_lm_func *func, u16 device_idx, u32 *ring)
 {
 	int ret = 0;
 
-	*ring = virtio_lm_read(func, VIRTIO_LM_RING_STATE(hw));
+	*ring = virtio_lm_read(func, VIRTIO_LM_RING_STATE(device_idx));
 	if ((*ring == U32_MAX || !*ring) && virtio_lm_gone(func))
 		ret = -ENODEV;
 
-	trace_virtio_lm_get_ring(func_dev(func), hw, *ring, ret);
+	trace_virtio_lm_get_ring(func_dev(func), device_idx, *ring, ret);
 	return ret;
 }
 
 /**
  * virtio_lm_set_ring - write a virtqueue's state
  * @func: the function
- * @hw: the device's index of the virtqueue; it is disabled, or the device suspended
+ * @device_idx: the device's index of the virtqueue; it is disabled, or the device suspended
  * @ring: LM_RING_STATE
  *
  * Read back, because a device that ignores the write would later take old descriptors for
@@ -311,20 +312,20 @@ int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring)
  *
  * Return: 0, -ENODEV if the device is gone, -EIO if it ignored the write
  */
-int virtio_lm_set_ring(struct virtio_lm_func *func, u16 hw, u32 ring)
+int virtio_lm_set_ring(struct virtio_lm_func *func, u16 device_idx, u32 ring)
 {
 	u32 back;
 	int ret = 0;
 
-	virtio_lm_write(func, VIRTIO_LM_RING_STATE(hw), ring);
-	back = virtio_lm_read(func, VIRTIO_LM_RING_STATE(hw));
+	virtio_lm_write(func, VIRTIO_LM_RING_STATE(device_idx), ring);
+	back = virtio_lm_read(func, VIRTIO_LM_RING_STATE(device_idx));
 	if (back != ring) {
 		ret = virtio_lm_gone(func) ? -ENODEV : -EIO;
 		dev_err_ratelimited(func_dev(func),
 				    "vq %u: device ignored its ring state (wrote 0x%08x, reads 0x%08x)\n",
-				    hw, ring, back);
+				    device_idx, ring, back);
 	}
 
-	trace_virtio_lm_set_ring(func_dev(func), hw, ring, ret);
+	trace_virtio_lm_set_ring(func_dev(func), device_idx, ring, ret);
 	return ret;
 }

@@ -40,20 +40,21 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 	vlm->num_max = 0;
 	for (i = 0; i < vlm->nvqs; i++) {
 		vq = &vlm->vqs[i];
-		spin_lock_init(&vq->call.lock);
+		spin_lock_init(&vq->callback.lock);
 		vq->irq = -EINVAL;
-		vq->hw = virtio_lm_hw_index(i, plan->offer, plan->pairs, plan->device_pairs);
+		vq->device_idx = virtio_lm_device_idx(i, plan->offer, plan->pairs,
+						      plan->device_pairs);
 
-		vq->num_max = vp_modern_get_queue_size(mdev, vq->hw);
+		vq->num_max = vp_modern_get_queue_size(mdev, vq->device_idx);
 		vq->num = vq->num_max;
 		vlm->num_max = max(vlm->num_max, vq->num_max);
 		if (!vq->num_max || vq->num_max > VIRTIO_LM_VQ_NUM_MAX) {
 			dev_err(func_dev(func), "vq %u: device names a size of %u\n",
-				vq->hw, vq->num_max);
+				vq->device_idx, vq->num_max);
 			goto err;
 		}
 
-		vq->notify = vp_modern_map_vq_notify(mdev, vq->hw, &pa);
+		vq->notify = vp_modern_map_vq_notify(mdev, vq->device_idx, &pa);
 		if (!vq->notify)
 			goto err;	/* the library has said why */
 
@@ -61,11 +62,11 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 		if (!virtio_lm_doorbell_fits(&func->notify, offset, width)) {
 			dev_err(func_dev(func),
 				"vq %u: doorbell at 0x%llx is not in the notify structure at 0x%x + 0x%x\n",
-				vq->hw, offset, func->notify.offset, func->notify.length);
+				vq->device_idx, offset, func->notify.offset, func->notify.length);
 			goto err;
 		}
 		/* A VMM writes the bus's index into the page, and the device takes its own only */
-		if (vq->hw == i &&
+		if (vq->device_idx == i &&
 		    virtio_lm_doorbell_mappable(&func->notify, offset,
 						mdev->notify_offset_multiplier, pa, PAGE_SIZE)) {
 			vq->doorbell.addr = pa;
@@ -124,7 +125,7 @@ static int virtio_lm_find_node(struct device *child, void *data)
 	return 1;
 }
 
-static void virtio_lm_tell_waiting(struct work_struct *work)
+static void virtio_lm_report_waiting(struct work_struct *work)
 {
 	struct virtio_lm_vdpa *vlm = container_of(to_delayed_work(work), struct virtio_lm_vdpa,
 						  waiting);
@@ -167,7 +168,7 @@ static int virtio_lm_count(struct device *dev, void *count)
  * What vhost-vdpa will say of it when it is opened is an errno alone. virtio_vdpa does not need an
  * IOMMU, so none of this is a reason to refuse the device.
  */
-static void virtio_lm_tell_iommu(struct virtio_lm_func *func)
+static void virtio_lm_report_iommu(struct virtio_lm_func *func)
 {
 	struct device *dev = func_dev(func);
 	struct iommu_domain *domain;
@@ -229,8 +230,8 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	vlm->config = plan.config;
 	vlm->config_irq = -EINVAL;
 	mutex_init(&vlm->lock);
-	spin_lock_init(&vlm->config_call.lock);
-	INIT_DELAYED_WORK(&vlm->waiting, virtio_lm_tell_waiting);
+	spin_lock_init(&vlm->config_callback.lock);
+	INIT_DELAYED_WORK(&vlm->waiting, virtio_lm_report_waiting);
 
 	vlm->vqs = kvcalloc(plan.nvqs, sizeof(*vlm->vqs), GFP_KERNEL);
 	if (!vlm->vqs) {
@@ -242,7 +243,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	ret = virtio_lm_setup(vlm, &plan);
 	if (ret)
 		goto err;
-	virtio_lm_tell_iommu(func);
+	virtio_lm_report_iommu(func);
 	ret = _vdpa_register_device(&vlm->vdpa, vlm->nvqs);
 	if (!ret)
 		return 0;
@@ -262,7 +263,7 @@ static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vd
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 
 	get_device(&vdpa->dev);
-	virtio_lm_leave(vlm);
+	virtio_lm_prepare_del(vlm);
 	if (device_for_each_child(&vdpa->dev, vlm, virtio_lm_find_node))
 		schedule_delayed_work(&vlm->waiting, HZ);
 	_vdpa_unregister_device(vdpa);

@@ -91,7 +91,7 @@ static int virtio_lm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		goto err_modern;
 	}
 
-	ret = virtio_lm_find(func);
+	ret = virtio_lm_map(func);
 	if (ret)
 		goto err_modern;
 
@@ -206,7 +206,7 @@ static void virtio_lm_reset_prepare(struct pci_dev *pdev)
 
 	guard(mutex)(&func->lock);
 	if (func->vlm)
-		virtio_lm_lose(func->vlm);
+		virtio_lm_mark_external_reset(func->vlm);
 }
 
 /* The end of a reset, and of a recovery */
@@ -216,7 +216,7 @@ static void virtio_lm_reset_done(struct pci_dev *pdev)
 
 	guard(mutex)(&func->lock);
 	if (func->vlm)
-		virtio_lm_tell_reset(func->vlm);
+		virtio_lm_notify_reset(func->vlm);
 }
 
 /*
@@ -251,11 +251,11 @@ static pci_ers_result_t virtio_lm_slot_reset(struct pci_dev *pdev)
 	pci_restore_state(pdev);
 
 	/* Gives it bus mastering, which it need not have had when its state was saved */
-	if (!(func->vlm ? virtio_lm_reset_lost(func->vlm) : virtio_lm_reset_device(func)))
+	if (!(func->vlm ? virtio_lm_recover(func->vlm) : virtio_lm_reset_device(func)))
 		return PCI_ERS_RESULT_RECOVERED;
 
 	if (func->vlm)
-		virtio_lm_tell_reset(func->vlm);
+		virtio_lm_notify_reset(func->vlm);
 	return PCI_ERS_RESULT_DISCONNECT;
 }
 

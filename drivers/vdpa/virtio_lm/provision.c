@@ -89,7 +89,7 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 			 plan->offer, missing);
 		return -EINVAL;
 	}
-	missing = virtio_lm_orphan_features(plan->offer);
+	missing = virtio_lm_features_lacking_ctrl_vq(plan->offer);
 	if (missing) {
 		dev_info(dev, "device_features 0x%llx: 0x%llx need CTRL_VQ (0x%llx) as well\n",
 			 plan->offer, missing, BIT_ULL(VIRTIO_NET_F_CTRL_VQ));

@@ -42,15 +42,15 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 	}
 	vq = &vlm->vqs[idx];
 
-	ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
+	ret = virtio_lm_get_ring(vlm->func, vq->device_idx, &ring);
 	if (ret) {
 		NL_SET_ERR_MSG_MOD(extack, "the device is gone");
 		return ret;
 	}
 
-	spin_lock_irqsave(&vq->call.lock, flags);
-	calls = vq->call.calls;
-	spin_unlock_irqrestore(&vq->call.lock, flags);
+	spin_lock_irqsave(&vq->callback.lock, flags);
+	calls = vq->callback.calls;
+	spin_unlock_irqrestore(&vq->callback.lock, flags);
 
 	ret = virtio_lm_put_stat(msg, "kicks", atomic64_read(&vq->kicks));
 	if (!ret)

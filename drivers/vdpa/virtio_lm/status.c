@@ -15,7 +15,7 @@
  */
 int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 {
-	if (vlm->lost)
+	if (vlm->external_reset)
 		return -EIO;
 	*status = vp_modern_get_status(&vlm->func->mdev);
 	if (*status == vlm->status)
@@ -38,25 +38,25 @@ u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 
 	guard(mutex)(&vlm->lock);
 
-	if (virtio_lm_check(vlm, &status) || vlm->failed || (vlm->leaving && vlm->status))
+	if (virtio_lm_check(vlm, &status) || vlm->needs_reset || (vlm->deleting && vlm->status))
 		return vlm->status | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	return vlm->status ? vlm->status | (status & VIRTIO_CONFIG_S_NEEDS_RESET) : status;
 }
 
 /**
- * virtio_lm_tell_reset - tell the bus of a reset that it has not asked for
+ * virtio_lm_notify_reset - tell the bus of a reset that it has not asked for
  * @vlm: the vDPA device
  *
  * Virtio 1.3, 2.1.2: a running device that needs a reset notifies of a change of its
  * configuration. This one cannot, having forgotten its vectors. May sleep.
  */
-void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm)
+void virtio_lm_notify_reset(struct virtio_lm_vdpa *vlm)
 {
 	const u8 lost = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	if ((virtio_lm_get_status(&vlm->vdpa) & lost) == lost)
-		virtio_lm_call(&vlm->config_call);
+		virtio_lm_invoke(&vlm->config_callback);
 }
 
 /*
@@ -64,52 +64,53 @@ void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm)
  * DEVICE_NEEDS_RESET until it resets the device; where that runs, a notification of a change of its
  * configuration tells it to look (virtio 1.3, 2.1.2).
  */
-void virtio_lm_fail(struct virtio_lm_vdpa *vlm)
+void virtio_lm_set_needs_reset(struct virtio_lm_vdpa *vlm)
 {
-	vlm->failed = true;
+	vlm->needs_reset = true;
 	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
-		virtio_lm_call(&vlm->config_call);
+		virtio_lm_invoke(&vlm->config_callback);
 }
 
 /**
- * virtio_lm_lose - the device is not what the bus has made of it, until the bus resets it
+ * virtio_lm_mark_external_reset - the device is not what the bus has made of it any more
  * @vlm: the vDPA device
  *
- * Called before a reset from outside. A step of the bus that is under way comes to its end first,
- * later ones fail. A device that the bus has not begun to set up has nothing to lose; if it begins
- * before the reset has come, that is seen by the status alone. May sleep.
+ * Called before a reset from outside; it holds until the bus resets the device. A step of the bus
+ * that is under way comes to its end first, later ones fail. A device that the bus has not begun to
+ * set up has nothing to lose; if it begins before the reset has come, that is seen by the status
+ * alone. May sleep.
  */
-void virtio_lm_lose(struct virtio_lm_vdpa *vlm)
+void virtio_lm_mark_external_reset(struct virtio_lm_vdpa *vlm)
 {
 	guard(mutex)(&vlm->lock);
-	vlm->lost = vlm->status;
+	vlm->external_reset = vlm->status;
 }
 
 /**
- * virtio_lm_reset_lost - reset the device alone, after it was reset from outside
+ * virtio_lm_recover - reset the device alone, after it was reset from outside
  * @vlm: the vDPA device
  *
  * What the bus has set stays, so that its status tells it to reset, too. May sleep.
  *
  * Return: 0 or a negative errno, as virtio_lm_reset_device()
  */
-int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm)
+int virtio_lm_recover(struct virtio_lm_vdpa *vlm)
 {
 	guard(mutex)(&vlm->lock);
-	vlm->lost = vlm->status;
+	vlm->external_reset = vlm->status;
 	return virtio_lm_reset_device(vlm->func);
 }
 
 /**
- * virtio_lm_leave - tell the bus that the device is about to be deleted
+ * virtio_lm_prepare_del - tell the bus that the device is about to be deleted
  * @vlm: the vDPA device
  *
  * It needs a reset, after which it cannot be started any more. Until then it goes on, so that a VMM
  * can suspend it and read its state. May sleep.
  */
-void virtio_lm_leave(struct virtio_lm_vdpa *vlm)
+void virtio_lm_prepare_del(struct virtio_lm_vdpa *vlm)
 {
 	scoped_guard(mutex, &vlm->lock)
-		vlm->leaving = true;
-	virtio_lm_tell_reset(vlm);
+		vlm->deleting = true;
+	virtio_lm_notify_reset(vlm);
 }

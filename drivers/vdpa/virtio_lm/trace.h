@@ -27,31 +27,31 @@ TRACE_EVENT(virtio_lm_status,
 );
 
 DECLARE_EVENT_CLASS(virtio_lm_ring,
-		    TP_PROTO(struct device *dev, u16 hw, u32 ring, int ret),
-		    TP_ARGS(dev, hw, ring, ret),
+		    TP_PROTO(struct device *dev, u16 device_idx, u32 ring, int ret),
+		    TP_ARGS(dev, device_idx, ring, ret),
 		    TP_STRUCT__entry(__string(dev, dev_name(dev))
-				     __field(u16, hw)
+				     __field(u16, device_idx)
 				     __field(u32, ring)
 				     __field(int, ret)
 		    ),
 		    TP_fast_assign(__assign_str(dev);
-				   __entry->hw = hw;
+				   __entry->device_idx = device_idx;
 				   __entry->ring = ring;
 				   __entry->ret = ret;
 		    ),
 		    TP_printk("%s vq=%u avail=0x%04x used=0x%04x ret=%d",
-			      __get_str(dev), __entry->hw, __entry->ring & 0xffff,
+			      __get_str(dev), __entry->device_idx, __entry->ring & 0xffff,
 			      __entry->ring >> 16, __entry->ret)
 );
 
 DEFINE_EVENT(virtio_lm_ring, virtio_lm_get_ring,
-	     TP_PROTO(struct device *dev, u16 hw, u32 ring, int ret),
-	     TP_ARGS(dev, hw, ring, ret)
+	     TP_PROTO(struct device *dev, u16 device_idx, u32 ring, int ret),
+	     TP_ARGS(dev, device_idx, ring, ret)
 );
 
 DEFINE_EVENT(virtio_lm_ring, virtio_lm_set_ring,
-	     TP_PROTO(struct device *dev, u16 hw, u32 ring, int ret),
-	     TP_ARGS(dev, hw, ring, ret)
+	     TP_PROTO(struct device *dev, u16 device_idx, u32 ring, int ret),
+	     TP_ARGS(dev, device_idx, ring, ret)
 );
 
 DECLARE_EVENT_CLASS(virtio_lm_switch,

@@ -83,7 +83,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 
 	for (i = 0; i < vlm->nvqs; i++) {
 		vq = &vlm->vqs[i];
-		virtio_lm_set_cb(&vq->call, &none);
+		virtio_lm_set_callback(&vq->callback, &none);
 		vq->cb = none;
 		vq->ready = false;
 		vq->enabled = false;
@@ -94,14 +94,14 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 		vq->driver = 0;
 		vq->device = 0;
 	}
-	virtio_lm_set_cb(&vlm->config_call, &none);
+	virtio_lm_set_callback(&vlm->config_callback, &none);
 
 	trace_virtio_lm_status(&vlm->vdpa.dev, vlm->status, 0, ret);
 	WRITE_ONCE(vlm->features, 0);
 	vlm->status = 0;
-	vlm->lost = false;
+	vlm->external_reset = false;
 	/* A device that did not reset in time is cut off from memory: nobody is to start it */
-	vlm->failed = ret != 0;
+	vlm->needs_reset = ret != 0;
 	vlm->suspended = false;
 	vlm->logging = false;
 	vlm->log_fault = false;
@@ -192,7 +192,7 @@ static u32 virtio_lm_get_generation(struct vdpa_device *vdpa)
 
 static void virtio_lm_set_config_cb(struct vdpa_device *vdpa, struct vdpa_callback *cb)
 {
-	virtio_lm_set_cb(&to_vlm(vdpa)->config_call, cb);
+	virtio_lm_set_callback(&to_vlm(vdpa)->config_callback, cb);
 }
 
 /*
@@ -229,7 +229,7 @@ static int virtio_lm_start(struct virtio_lm_vdpa *vlm)
 {
 	int i, ret;
 
-	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK) || vlm->failed)
+	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK) || vlm->needs_reset)
 		return -EPROTO;
 
 	for (i = 0; i < vlm->nvqs; i++) {
@@ -247,7 +247,7 @@ static int virtio_lm_start(struct virtio_lm_vdpa *vlm)
 			continue;
 		ret = virtio_lm_enable_vq(vlm, i);
 		if (ret) {
-			virtio_lm_fail(vlm);
+			virtio_lm_set_needs_reset(vlm);
 			goto err;
 		}
 		vlm->vqs[i].enabled = true;
@@ -288,7 +288,7 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 
 	was = vlm->status;
 	/* Virtio 1.3, 2.1.1: a driver does not clear bits but by a reset */
-	if (vlm->leaving)
+	if (vlm->deleting)
 		ret = -ENODEV;
 	else if (was & ~status)
 		ret = -EINVAL;
@@ -337,7 +337,7 @@ static int virtio_lm_suspend_vdpa(struct vdpa_device *vdpa)
 
 	vlm->suspended = true;
 	for (i = 0; i < vlm->nvqs; i++)
-		virtio_lm_call(&vlm->vqs[i].call);
+		virtio_lm_invoke(&vlm->vqs[i].callback);
 
 	return 0;
 }

@@ -3,13 +3,22 @@
  * What crosses the files of virtio_lm_vdpa, the vDPA parent driver of virtio-net
  * PCI functions with live-migration (LM) registers.
  *
- * A function (func.c) is probed (pci_drv.c), its LM block found (lm.c) and the function
- * made known to the vDPA management API (mgmt.c). "vdpa dev add" then creates
- * one vDPA device on it (provision.c), and the bus drives that one through the operations in
- * vdpa_dev.c, those on its virtqueues (vq.c) in vq_ops.c; status.c tells whether it still is what
- * the bus has made of it, irq.c owns its interrupts, stats.c reports its counters.
- * log.c logs what the device writes, where the bus has a dirty log. features.c and
- * config.c hold what can be decided without touching a device.
+ * The files are layers: each uses what is declared here for those before it, and for no other.
+ *
+ *   func       what a PCI function does by itself: registers, reset, features
+ *   lm         its LM block
+ *   features   what can be decided without touching a device;
+ *   config     so can this, of the configuration
+ *   irq        its interrupts, and the callbacks that they invoke
+ *   log        logs what the device writes, where the bus has a dirty log
+ *   status     whether the device still is what the bus has made of it
+ *   vq         what is done to a virtqueue of the device
+ *   vq_ops     the bus's operations on virtqueues
+ *   stats      their counters
+ *   vdpa_dev   the bus's other operations
+ *   provision  what "vdpa dev add" asks for, held against what the device has
+ *   mgmt       the vDPA management API: a vDPA device comes and goes
+ *   pci_drv    the PCI driver: a function comes and goes
  */
 #ifndef _VIRTIO_LM_VDPA_H
 #define _VIRTIO_LM_VDPA_H
@@ -81,13 +90,13 @@ struct virtio_lm_func {
 };
 
 /**
- * struct virtio_lm_cb - a callback that one interrupt invokes
+ * struct virtio_lm_callback - a callback that one interrupt invokes
  * @lock: held while @cb is invoked or replaced, so whoever replaced it knows that the
  *	old one is neither running nor going to
  * @cb: what to invoke
  * @calls: how often it was
  */
-struct virtio_lm_cb {
+struct virtio_lm_callback {
 	spinlock_t lock;	/* see above */
 	struct vdpa_callback cb;
 	u64 calls;
@@ -95,13 +104,13 @@ struct virtio_lm_cb {
 
 /**
  * struct virtio_lm_vq - one virtqueue
- * @call: what its interrupt invokes: @cb while it runs, else nothing
+ * @callback: what its interrupt invokes: @cb while it runs, else nothing
  * @cb: the bus's callback
  * @notify: its doorbell
  * @doorbell: the doorbell's page, if a VMM may map it; else empty
  * @kicks: how often the driver rang @notify
  * @irq: Linux interrupt number, or negative while none is requested
- * @hw: the device's index of it
+ * @device_idx: the device's index of it
  * @num_max: size that the device names after a reset
  * @num: size to enable it with
  * @desc: address of the descriptor area to enable it with
@@ -117,13 +126,13 @@ struct virtio_lm_cb {
  * @name: of its interrupt
  */
 struct virtio_lm_vq {
-	struct virtio_lm_cb call;
+	struct virtio_lm_callback callback;
 	struct vdpa_callback cb;
 	void __iomem *notify;
 	struct vdpa_notification_area doorbell;
 	atomic64_t kicks;
 	int irq;
-	u16 hw;
+	u16 device_idx;
 	u16 num_max;
 	u32 num;
 	u64 desc;
@@ -166,12 +175,12 @@ struct virtio_lm_config {
  * @offer: feature bits offered to the bus
  * @features: feature bits the bus accepted
  * @config: overlay on the device's configuration
- * @config_call: configuration callback
+ * @config_callback: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status that the bus has set, less what could not be carried out
- * @lost: the function was reset from outside, or is about to be, when the bus had set a status, and
- *	the bus has not reset it since
- * @failed: the device has not done what the bus asked for, its last reset included, and only a
+ * @external_reset: the function was reset from outside, or is about to be, when the bus had set a
+ *	status, and the bus has not reset it since
+ * @needs_reset: the device has not done what the bus asked for, its last reset included, and only a
  *	reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
@@ -182,7 +191,7 @@ struct virtio_lm_config {
  * @num_max: size of the largest of them
  * @vqs: the virtqueues
  * @config_name: of the configuration interrupt
- * @leaving: it is about to be deleted, and cannot be started any more
+ * @deleting: it is about to be deleted, and cannot be started any more
  * @user: process that opened or reset it last
  * @comm: its name
  * @node: of /dev/vhost-vdpa-N, if vhost-vdpa has the device that is about to be deleted
@@ -195,11 +204,11 @@ struct virtio_lm_vdpa {
 	u64 offer;
 	u64 features;
 	struct virtio_lm_config config;
-	struct virtio_lm_cb config_call;
+	struct virtio_lm_callback config_callback;
 	int config_irq;
 	u8 status;
-	bool lost;
-	bool failed;
+	bool external_reset;
+	bool needs_reset;
 	bool suspended;
 	bool logging;
 	bool log_fault;
@@ -209,7 +218,7 @@ struct virtio_lm_vdpa {
 	u16 num_max;
 	struct virtio_lm_vq *vqs;
 	char config_name[48];
-	bool leaving;
+	bool deleting;
 	pid_t user;
 	char comm[TASK_COMM_LEN];
 	char node[24];
@@ -252,35 +261,29 @@ int virtio_lm_reset_device(struct virtio_lm_func *func);
 int virtio_lm_negotiate(struct virtio_lm_func *func, u64 features);
 
 /* lm.c */
-int virtio_lm_place(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset);
+int virtio_lm_block_offset(u64 bar_len, const struct virtio_lm_notify *notify, u32 *offset);
 bool virtio_lm_doorbell_fits(const struct virtio_lm_notify *notify, u64 offset, u32 width);
 bool virtio_lm_doorbell_mappable(const struct virtio_lm_notify *notify, u64 offset,
 				 u32 multiplier, resource_size_t pa, u32 page_size);
 u32 virtio_lm_ring_encode(const struct vdpa_vq_state *state, bool packed);
 void virtio_lm_ring_decode(u32 ring, bool packed, struct vdpa_vq_state *state);
 bool virtio_lm_ring_valid(u32 ring, bool packed, u32 num);
-int virtio_lm_find(struct virtio_lm_func *func);
+int virtio_lm_map(struct virtio_lm_func *func);
 void virtio_lm_unmap(struct virtio_lm_func *func);
 int virtio_lm_suspend(struct virtio_lm_func *func);
 int virtio_lm_resume(struct virtio_lm_func *func);
-int virtio_lm_get_ring(struct virtio_lm_func *func, u16 hw, u32 *ring);
-int virtio_lm_set_ring(struct virtio_lm_func *func, u16 hw, u32 ring);
-
-/* log.c, for a bus that has a dirty log */
-#ifdef VDPA_LOG_F_FAULT
-int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size);
-int virtio_lm_get_log_status(struct vdpa_device *vdpa);
-#endif
+int virtio_lm_get_ring(struct virtio_lm_func *func, u16 device_idx, u32 *ring);
+int virtio_lm_set_ring(struct virtio_lm_func *func, u16 device_idx, u32 ring);
 
 /* features.c */
 u64 virtio_lm_usable_features(u64 device, u32 caps);
 u64 virtio_lm_overlay_features(const struct virtio_lm_config *config);
 u64 virtio_lm_driver_features(u64 bus, u64 usable, size_t common_len);
 u64 virtio_lm_default_features(u64 usable);
-u64 virtio_lm_orphan_features(u64 offer);
+u64 virtio_lm_features_lacking_ctrl_vq(u64 offer);
 bool virtio_lm_multiqueue(u64 offer);
 int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues);
-u16 virtio_lm_hw_index(u16 idx, u64 offer, u16 pairs, u16 device_pairs);
+u16 virtio_lm_device_idx(u16 idx, u64 offer, u16 pairs, u16 device_pairs);
 
 /* config.c */
 int virtio_lm_read_config(struct virtio_lm_func *func, struct virtio_net_config *config);
@@ -292,17 +295,23 @@ int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm);
 int virtio_lm_enable_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm);
-void virtio_lm_set_cb(struct virtio_lm_cb *call, const struct vdpa_callback *cb);
-void virtio_lm_call(struct virtio_lm_cb *call);
+void virtio_lm_set_callback(struct virtio_lm_callback *callback, const struct vdpa_callback *cb);
+void virtio_lm_invoke(struct virtio_lm_callback *callback);
+
+/* log.c, for a bus that has a dirty log */
+#ifdef VDPA_LOG_F_FAULT
+int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size);
+int virtio_lm_get_log_status(struct vdpa_device *vdpa);
+#endif
 
 /* status.c */
 int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status);
 u8 virtio_lm_get_status(struct vdpa_device *vdpa);
-void virtio_lm_tell_reset(struct virtio_lm_vdpa *vlm);
-void virtio_lm_fail(struct virtio_lm_vdpa *vlm);
-void virtio_lm_lose(struct virtio_lm_vdpa *vlm);
-int virtio_lm_reset_lost(struct virtio_lm_vdpa *vlm);
-void virtio_lm_leave(struct virtio_lm_vdpa *vlm);
+void virtio_lm_notify_reset(struct virtio_lm_vdpa *vlm);
+void virtio_lm_set_needs_reset(struct virtio_lm_vdpa *vlm);
+void virtio_lm_mark_external_reset(struct virtio_lm_vdpa *vlm);
+int virtio_lm_recover(struct virtio_lm_vdpa *vlm);
+void virtio_lm_prepare_del(struct virtio_lm_vdpa *vlm);
 
 /* vq.c */
 bool virtio_lm_packed(const struct virtio_lm_vdpa *vlm);
@@ -331,13 +340,13 @@ void virtio_lm_kick_vq(struct vdpa_device *vdpa, u16 idx);
 void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data);
 struct vdpa_notification_area virtio_lm_get_vq_notification(struct vdpa_device *vdpa, u16 idx);
 
-/* vdpa_dev.c */
-const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
-int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
-
 /* stats.c */
 int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 		       struct netlink_ext_ack *extack);
+
+/* vdpa_dev.c */
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
+int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 
 /* provision.c */
 int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer,

@@ -23,9 +23,9 @@ static void place_follows_notify(struct kunit *test)
 {
 	u32 offset = 0;
 
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_32K, &shared, &offset), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(SZ_32K, &shared, &offset), 0);
 	KUNIT_EXPECT_EQ(test, offset, 0x4000);
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_8M, &per_vq, &offset), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(SZ_8M, &per_vq, &offset), 0);
 	KUNIT_EXPECT_EQ(test, offset, 0x403000);
 }
 
@@ -36,13 +36,13 @@ static void place_stays_in_bar(struct kunit *test)
 	u32 offset = 0;
 
 	/* vdpa=off: the BAR ends where the block would begin */
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_16K, &shared, &offset), -ENODEV);
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(0x4000 + VIRTIO_LM_SIZE - 1, &shared, &offset),
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(SZ_16K, &shared, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(0x4000 + VIRTIO_LM_SIZE - 1, &shared, &offset),
 			-ENODEV);
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(0x4000 + VIRTIO_LM_SIZE, &shared, &offset), 0);
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_32K, &odd, &offset), -ENODEV);
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(SZ_8G, &wraps, &offset), -ENODEV);
-	KUNIT_EXPECT_EQ(test, virtio_lm_place(0, &shared, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(0x4000 + VIRTIO_LM_SIZE, &shared, &offset), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(SZ_32K, &odd, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(SZ_8G, &wraps, &offset), -ENODEV);
+	KUNIT_EXPECT_EQ(test, virtio_lm_block_offset(0, &shared, &offset), -ENODEV);
 }
 
 static void ring_registers_fill_the_block(struct kunit *test)
@@ -168,7 +168,7 @@ static void default_offer_suits_shadow_virtqueues(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(offered); i++)
 		KUNIT_EXPECT_TRUE_MSG(test, offer & BIT_ULL(offered[i]), "bit %u", offered[i]);
 
-	KUNIT_EXPECT_EQ(test, virtio_lm_orphan_features(offer), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_features_lacking_ctrl_vq(offer), 0);
 	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(MUST), MUST);
 }
 
@@ -185,9 +185,9 @@ static void ctrl_vq_dependants_come_with_it(struct kunit *test)
 
 	for (i = 0; i < ARRAY_SIZE(dependants); i++) {
 		bit = BIT_ULL(dependants[i]);
-		KUNIT_EXPECT_EQ_MSG(test, virtio_lm_orphan_features(MUST | bit), bit,
+		KUNIT_EXPECT_EQ_MSG(test, virtio_lm_features_lacking_ctrl_vq(MUST | bit), bit,
 				    "bit %u", dependants[i]);
-		KUNIT_EXPECT_EQ_MSG(test, virtio_lm_orphan_features(MUST | CVQ | bit), 0,
+		KUNIT_EXPECT_EQ_MSG(test, virtio_lm_features_lacking_ctrl_vq(MUST | CVQ | bit), 0,
 				    "bit %u", dependants[i]);
 	}
 }
@@ -267,11 +267,11 @@ static void control_queue_keeps_its_place(struct kunit *test)
 {
 	u64 mq = MUST | CVQ | MQ;
 
-	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(0, mq, 2, 4), 0);
-	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(3, mq, 2, 4), 3);
-	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(4, mq, 2, 4), 8);
-	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(8, mq, 4, 4), 8);
-	KUNIT_EXPECT_EQ(test, virtio_lm_hw_index(2, MUST | CVQ, 1, 4), 2);
+	KUNIT_EXPECT_EQ(test, virtio_lm_device_idx(0, mq, 2, 4), 0);
+	KUNIT_EXPECT_EQ(test, virtio_lm_device_idx(3, mq, 2, 4), 3);
+	KUNIT_EXPECT_EQ(test, virtio_lm_device_idx(4, mq, 2, 4), 8);
+	KUNIT_EXPECT_EQ(test, virtio_lm_device_idx(8, mq, 4, 4), 8);
+	KUNIT_EXPECT_EQ(test, virtio_lm_device_idx(2, MUST | CVQ, 1, 4), 2);
 }
 
 static void overlay_replaces_what_was_given(struct kunit *test)

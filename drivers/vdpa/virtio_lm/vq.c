@@ -22,7 +22,7 @@ void virtio_lm_kick(struct virtio_lm_vq *vq)
 		return;
 
 	atomic64_inc(&vq->kicks);
-	iowrite16(vq->hw, vq->notify);
+	iowrite16(vq->device_idx, vq->notify);
 }
 
 /*
@@ -36,7 +36,7 @@ void virtio_lm_run_vq(struct virtio_lm_vq *vq, bool run)
 	static const struct vdpa_callback none;
 
 	WRITE_ONCE(vq->running, run);
-	virtio_lm_set_cb(&vq->call, run ? &vq->cb : &none);
+	virtio_lm_set_callback(&vq->callback, run ? &vq->cb : &none);
 }
 
 void virtio_lm_log_vq(struct virtio_lm_vdpa *vlm, u16 idx, const char *what, int err)
@@ -56,7 +56,7 @@ int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_sta
 	u32 ring;
 	int ret;
 
-	ret = virtio_lm_get_ring(vlm->func, vq->hw, &ring);
+	ret = virtio_lm_get_ring(vlm->func, vq->device_idx, &ring);
 	if (ret)
 		return ret;
 	if (!packed && (ring & VIRTIO_LM_RING_STATE_AVAIL_MASK) !=
@@ -110,23 +110,23 @@ int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 
 	if (vq->has_state) {
 		ring = virtio_lm_ring_encode(&vq->state, vq->packed);
-		ret = virtio_lm_set_ring(vlm->func, vq->hw, ring);
+		ret = virtio_lm_set_ring(vlm->func, vq->device_idx, ring);
 		if (ret)
 			return ret;
 	}
 
 	/* A queue that the negotiated features do without does not take a size */
-	vp_modern_set_queue_size(mdev, vq->hw, vq->num);
-	num = vp_modern_get_queue_size(mdev, vq->hw);
+	vp_modern_set_queue_size(mdev, vq->device_idx, vq->num);
+	num = vp_modern_get_queue_size(mdev, vq->device_idx);
 	if (num != vq->num)
 		return num ? -ERANGE : -ENOENT;
 
-	vp_modern_queue_address(mdev, vq->hw, vq->desc, vq->driver, vq->device);
-	if (vp_modern_queue_vector(mdev, vq->hw, idx) != idx)
+	vp_modern_queue_address(mdev, vq->device_idx, vq->desc, vq->driver, vq->device);
+	if (vp_modern_queue_vector(mdev, vq->device_idx, idx) != idx)
 		return -EIO;
 
-	vp_modern_set_queue_enable(mdev, vq->hw, true);
-	if (!vp_modern_get_queue_enable(mdev, vq->hw))
+	vp_modern_set_queue_enable(mdev, vq->device_idx, true);
+	if (!vp_modern_get_queue_enable(mdev, vq->device_idx))
 		return -EIO;
 
 	return virtio_lm_gone(vlm->func) ? -ENODEV : 0;
@@ -145,7 +145,7 @@ int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	if (vq->enabled) {
 		/* An interrupt of the time in between found no callback */
 		virtio_lm_run_vq(vq, true);
-		virtio_lm_call(&vq->call);
+		virtio_lm_invoke(&vq->callback);
 		virtio_lm_kick(vq);
 		return 0;
 	}
@@ -182,7 +182,7 @@ static int virtio_lm_reset_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *v
 
 	/* vp_modern_set_queue_reset() would wait for ever */
 	cfg = (struct virtio_pci_modern_common_cfg __iomem *)mdev->common;
-	vp_iowrite16(vq->hw, &cfg->cfg.queue_select);
+	vp_iowrite16(vq->device_idx, &cfg->cfg.queue_select);
 	vp_iowrite16(1, &cfg->queue_reset);
 	ret = read_poll_timeout(virtio_lm_read_queue_reset, value,
 				!value || virtio_lm_gone(vlm->func), VIRTIO_LM_POLL_US,
@@ -241,7 +241,7 @@ int virtio_lm_stop_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	/* A device that was reset from outside has no queue to stop */
 	if (vq->enabled && virtio_lm_has_queue_reset(vlm) && !virtio_lm_check(vlm, &status))
 		ret = virtio_lm_quiesce_vq(vlm, idx);
-	virtio_lm_call(&vq->call);
+	virtio_lm_invoke(&vq->callback);
 	virtio_lm_run_vq(vq, false);
 	return ret;
 }

@@ -26,7 +26,7 @@ void virtio_lm_set_vq_cb(struct vdpa_device *vdpa, u16 idx, struct vdpa_callback
 
 	vq->cb = *cb;
 	if (vq->running)
-		virtio_lm_set_cb(&vq->call, cb);
+		virtio_lm_set_callback(&vq->callback, cb);
 }
 
 u16 virtio_lm_get_vq_size(struct vdpa_device *vdpa, u16 idx)
@@ -59,7 +59,7 @@ void virtio_lm_set_vq_num(struct vdpa_device *vdpa, u16 idx, u32 num)
 		dev_err_ratelimited(&vdpa->dev,
 				    "vq %u: a size of %u while it is enabled with %u\n",
 				    idx, num, vq->num);
-		virtio_lm_fail(vlm);
+		virtio_lm_set_needs_reset(vlm);
 	}
 }
 
@@ -122,7 +122,7 @@ int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 	ret = virtio_lm_check(vlm, &status);
 	if (ret)
 		return ret;
-	return virtio_lm_set_ring(vlm->func, vq->hw, ring);
+	return virtio_lm_set_ring(vlm->func, vq->device_idx, ring);
 }
 
 /* Virtio 1.3, 2.7 and 2.8.1: where a ring starts that nothing else is known of */
@@ -193,7 +193,7 @@ void virtio_lm_set_vq_ready(struct vdpa_device *vdpa, u16 idx, bool ready)
 	virtio_lm_log_vq(vlm, idx, ready ? "enabled" : "reset", ret);
 	if (ready)
 		WRITE_ONCE(vq->ready, false);
-	virtio_lm_fail(vlm);
+	virtio_lm_set_needs_reset(vlm);
 }
 
 bool virtio_lm_get_vq_ready(struct vdpa_device *vdpa, u16 idx)
@@ -246,7 +246,7 @@ void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
 		return;
 
 	atomic64_inc(&vq->kicks);
-	iowrite32((data & 0xffff0000) | vq->hw, vq->notify);
+	iowrite32((data & 0xffff0000) | vq->device_idx, vq->notify);
 }
 
 /*
