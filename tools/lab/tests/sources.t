@@ -54,6 +54,30 @@ def output(*command, cwd=SRC):
     return done.stdout, done.returncode
 
 
+def layers():
+    """Of the driver: (file, what it uses of a file that comes later in the order of its private header). The
+    header declares all that crosses files, below the name of the file that has it: W=1 sees to that."""
+    folder = f"{SRC}/drivers/vdpa/virtio_lm"
+    with open(f"{folder}/virtio_lm_vdpa.h", encoding="ascii") as file:
+        groups = re.findall(r"^/\* (\w+)\.c\b.*?\*/\n(.*?)(?=^/\* \w+\.c\b|\Z)", file.read(), re.M | re.S)
+    declared = [(name, set(re.findall(r"\b(virtio_lm_\w+)\(", text))) for name, text in groups]
+    known = [name for name, _ in declared]
+    upward = []
+    for path in files("drivers/vdpa/virtio_lm", ext=".c"):
+        name = os.path.basename(path)[:-2]
+        if name.endswith("_test"):
+            continue
+        with open(path, encoding="ascii") as file:
+            code = re.sub(r'/\*.*?\*/|"(\\.|[^"\\])*"', "", file.read(), flags=re.S)
+        used = set(re.findall(r"\bvirtio_lm_\w+", code))
+        # the one on top declares nothing
+        above = declared[known.index(name) + 1:] if name in known else []
+        if name not in known and name != "pci_drv":
+            upward.append((name, "declares nothing in virtio_lm_vdpa.h"))
+        upward += [(name, function) for _, functions in above for function in sorted(functions & used)]
+    return known, upward
+
+
 with tap.Tap() as t:
     os.makedirs(RUN)
     scripts = tap.config().tools + "/scripts"
@@ -90,6 +114,10 @@ with tap.Tap() as t:
                               "-f", path.removeprefix(f"{SRC}/tools/qemu/"), cwd=f"{SRC}/tools/qemu")
         if not t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: QEMU's checkpatch"):
             t.note(text)
+
+    known, upward = layers()
+    t.ok(len(known) > 10, f"the driver's layers are declared: {' '.join(known)}")
+    t.equal(upward, [], "and none uses what is above it")
 
     text, status = output("perl", f"{scripts}/kernel-doc", "-none", "-Wall",
                           *files("drivers", "include", ext=(".c", ".h")))
