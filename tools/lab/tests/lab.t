@@ -67,6 +67,8 @@ for command in setup up demo soak check fuzz vdpa exec l2 migrate console qmp lo
 	ok $? "$command: has its help, and lab --help names it"
 done
 
+is "up: says at once what a kernel lacks" "$("$lab" --lab "$name" up "$@" --append module_blacklist=9p 2>&1 | grep '^virtio-lm: l1a')" \
+	"virtio-lm: l1a: this kernel cannot mount L1's root: it needs 9p over virtio"
 up "$@"
 ok $? "up: an L1 boots"
 is "migrate: refuses an L1 that runs no L2" "$("$lab" --lab "$name" migrate l1a 2>&1)" \

@@ -154,8 +154,14 @@ class L1:
         """Wait until commands can be run in it."""
         line = UP_LINE.format(self.name)
         end = self.started + BOOT_SECONDS
-        while line not in self.serial():
-            if not self.alive():
+        while True:
+            # what a kernel says before it ends is there when it has ended
+            alive = self.alive()
+            if line in (shown := self.serial()):
+                break
+            if failed := re.search(r"lab: FAILED: (.*)", shown):
+                raise LabError(f"{self.name}: {failed[1].strip()}")
+            if not alive:
                 raise LabError(f"{self.name}: QEMU ended while booting, see {self.log} "
                                f"and {self.serial_log}: {self.last_words()}")
             if time.monotonic() > end:
