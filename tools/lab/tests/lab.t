@@ -67,6 +67,16 @@ for command in setup up demo soak check fuzz vdpa exec l2 migrate console qmp lo
 	ok $? "$command: has its help, and lab --help names it"
 done
 
+# completed WORD...: what bash would make of the last of the words after "lab"
+completed()
+{
+	bash -c '. "$1"; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _virtio_lm_lab; echo "${COMPREPLY[*]}"' \
+		bash "${lab%/*}/completion.bash" "$lab" "$@"
+}
+is "completion: knows commands" "$(completed so)" soak
+is "completion: knows options" "$(completed demo --l2-m)" --l2-memory
+is "completion: knows tests" "$(completed check storm-m)" storm-migration
+
 is "up: says at once what a kernel lacks" "$("$lab" --lab "$name" up "$@" --append module_blacklist=9p 2>&1 | grep '^virtio-lm: l1a')" \
 	"virtio-lm: l1a: this kernel cannot mount L1's root: it needs 9p over virtio"
 up "$@"
