@@ -7,7 +7,7 @@ LAB := tools/lab/lab
 DRIVER := drivers/vdpa/virtio_lm
 # for demo and check: options of `tools/lab/lab up`, --qemu FILE for one
 OPTIONS ?=
-# for check: the tests to run, files of tools/lab/tests without .t
+# for check: the tests to run, as `tools/lab/lab check --list` names them
 TESTS ?=
 # for demo: device or svq
 LOG ?=

@@ -123,27 +123,16 @@ tree_dir()
 	echo "$LM_CACHE/tree/$key"
 }
 
-# lock_setup HINT: alone in the cache, until unlock_setup
-lock_setup()
-{
-	exec 9>>"$LM_CACHE/setup.lock"
-	if ! flock -n 9; then
-		say "another setup is at work in $LM_CACHE: $1"
-		flock 9
-	fi
-}
-
-unlock_setup()
-{
-	exec 9>&-
-}
-
 # make_tree: the tree that all else is made and run in
 make_tree()
 {
 	tree=$(tree_dir)
 	if [ ! -e "$tree" ]; then
-		lock_setup "waiting for it"
+		exec 9>>"$LM_CACHE/setup.lock"
+		if ! flock -n 9; then
+			say "another setup is at work in $LM_CACHE, waiting for it"
+			flock 9
+		fi
 		if [ ! -e "$tree" ]; then
 			free=$(df -Pm "$LM_CACHE" | awk 'NR == 2 { print $4 }')
 			[ "$free" -ge 5000 ] ||
@@ -153,7 +142,7 @@ make_tree()
 			step "make the tree of Debian $LM_SUITE" 100 on_host sh "$LM_SRC/tools/lab/tree" ||
 				die "could not make the tree: is there a network, has the mirror $LM_SUITE, has the disk 3 GiB free?"
 		fi
-		unlock_setup
+		exec 9>&-
 	fi
 	touch "$tree"
 }

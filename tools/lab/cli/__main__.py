@@ -15,6 +15,15 @@ USAGE = {"soak": " [N]", "check": " [TEST]..."}
 EXAMPLES = "A QEMU or driver of yours runs in the lab's tree: build it there (lab shell)."
 
 
+def number(name):
+    """What takes a number from 1 on, for argparse."""
+    def check(text):
+        if isinstance(text, str) and (not text.isascii() or not text.isdigit() or int(text) < 1):
+            raise UsageError(f"{name}: {text} is no number from 1 on")
+        return int(text)
+    return check
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's, with errors in this project's form, and help that ends as --first wants it."""
 
@@ -57,7 +66,7 @@ def parser():
     command("up", "Start L1 guests, and keep them until `lab down`.", lab=True)
     command("demo", "Two L1s, an L2 with traffic, migrated live; a report.", lab=True, l1s=2)
     sub = command("soak", "L2 goes there and back N times, and its memory is checked each time.", lab=True, l1s=2, l2_memory=128)
-    sub.add_argument("rounds", metavar="N", nargs="?", default=200, type=options.TESTS[0].check, help="(200)")
+    sub.add_argument("rounds", metavar="N", nargs="?", default=200, type=number("N"), help="(200)")
     sub = command("check", "Run the tests, or those that are named, two at a time. The options of lab up are for a kernel, "
                   "QEMU or driver of yours.", lab=True)
     sub.add_argument("tests", metavar="TEST", nargs="*", help="see --list")
@@ -76,7 +85,7 @@ def parser():
                   "kept in the folder of logs, and ends its process; one that takes 10 s is kept as well. The first run "
                   "installs clang in a tree of its own (1 GB), and builds QEMU anew.", qemu_base="", qemu_source="")
     sub.add_argument("way", choices=("plain", "iommu"))
-    sub.add_argument("seconds", metavar="SECONDS", type=int)
+    sub.add_argument("seconds", metavar="SECONDS", type=number("SECONDS"))
     sub = command("vdpa", "In an L1: load the driver, let it take the vdpa functions over and make devices of them; prints the "
                   "/dev/vhost-vdpa-N of each.", json=True)
     sub.add_argument("l1", metavar="L1", nargs="?", default="l1a", help="(l1a)")
@@ -87,7 +96,7 @@ def parser():
     sub = command("l2", "Boot an L2 in an L1, on its /dev/vhost-vdpa-0; end it; tell where it runs (exit status 1: nowhere).",
                   json=True)
     sub.add_argument("what", choices=("start", "stop", "status"))
-    sub.add_argument("l1", metavar="L1", nargs="?", default="l1a", help="(l1a)")
+    sub.add_argument("l1", metavar="L1", nargs="?", help="for start (l1a)")
     sub = command("migrate", "Move L2 live, from where it runs to another L1; prints time and downtime.", json=True)
     sub.add_argument("src", metavar="SRC", nargs="?", help="(where it runs)")
     sub.add_argument("dst", metavar="DST", nargs="?", help="(the first other one)")
@@ -113,7 +122,12 @@ def parse(argv):
     top = parser()
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise UsageError(f"there is no command {argv[0]}; lab --help lists them")
-    args = top.parse_args(argv)
+    args, extra = top.parse_known_args(argv)
+    if args.command == "check" and not any(word.startswith("-") for word in extra):
+        # tests may stand between options
+        args.tests += extra
+    elif extra:
+        raise UsageError(f"unrecognized arguments: {' '.join(extra)}; lab {args.command} --help tells more")
     if hasattr(args, "kernel"):
         options.consistent(args)
     if args.command in ("demo", "soak") and args.l1s < 2:

@@ -54,7 +54,9 @@ def hash_of(*paths):
         if os.path.isfile(f"{SRC}/{path}"):
             files.append(path)
         files += [os.path.relpath(os.path.join(folder, name), SRC)
-                  for folder, _, names in os.walk(f"{SRC}/{path}") for name in names]
+                  for folder, _, names in os.walk(f"{SRC}/{path}") for name in names
+                  # an editor's lock is a link to nothing
+                  if os.path.isfile(os.path.join(folder, name))]
     digest = hashlib.sha256()
     for path in sorted(files):
         with open(f"{SRC}/{path}", "rb") as file:
@@ -75,7 +77,9 @@ def keep_newest(folder, count, used):
         try:
             # whoever has a lab on it holds the lock
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            # what is left of it is not to be taken for whole
+            os.rename(path, path + ".old")
+            shutil.rmtree(path + ".old", ignore_errors=True)
         except BlockingIOError:
             pass
         finally:

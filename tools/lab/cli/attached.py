@@ -107,8 +107,10 @@ def do_vdpa(args):
 def do_l2(args):
     """start, stop, status of L2."""
     lab = Lab.attach(RUN)
+    if args.what != "start" and args.l1:
+        raise LabError(f"lab l2 {args.what} takes no L1")
     if args.what == "start":
-        l1 = lab.l1(args.l1)
+        l1 = lab.l1(args.l1 or "l1a")
         for other in lab.l1s:
             if l2.alive(other):
                 raise LabError(f"{other.name} runs an L2 already, and there is one address for it: lab l2 stop")

@@ -33,12 +33,13 @@ def do_setup(args):
 def do_up(args):
     """Start a lab and hold it until it is taken down, from outside, by ending this process."""
     made, _ = parts(args)
+    # it may be taken down while it starts
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     lab = Lab(options.config_of(args, made), RUN)
     lab.start()
     with open(f"{RUN}/ready", "w", encoding="ascii"):
         pass
     say("ready")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         running = list(lab.l1s)
         while running:
@@ -56,17 +57,13 @@ def do_up(args):
 def do_demo(args):
     """The demonstration."""
     made, _ = parts(args)
-    status = demo.run(options.config_of(args, made), RUN)
-    tell(f"logs: {RUN}")
-    return status
+    return demo.run(options.config_of(args, made), RUN)
 
 
 def do_soak(args):
     """L2 there and back, often."""
     made, _ = parts(args)
-    status = soak.run(options.config_of(args, made), RUN, args.rounds)
-    tell(f"logs: {RUN}")
-    return status
+    return soak.run(options.config_of(args, made), RUN, args.rounds)
 
 
 def do_check(args):
@@ -89,9 +86,11 @@ def do_check(args):
         if "qemu-fuzz" in needs:
             qemu.make("fuzz", 900, 5000, fuzz_tree())
     # the short form does the same each time, the long one something new
-    if not args.long:
-        args.seed = 1 if args.seed is None else args.seed
-        os.environ.setdefault("VDPA_SEED", str(args.seed))
+    if args.seed is not None:
+        os.environ["VDPA_SEED"] = str(args.seed)
+    elif not args.long:
+        args.seed = 1
+        os.environ.setdefault("VDPA_SEED", "1")
     check = runner.told(options.config_of(args, made), made_kernels, args, folder, folders)
     # tests see no network but what they make
     os.unshare(os.CLONE_NEWNET)
@@ -108,6 +107,8 @@ def do_fuzz(args):
     os.makedirs(corpus, exist_ok=True)
     jobs = str(os.cpu_count())
     tell(f"fuzzing in {jobs} processes for {args.seconds} s; what is found: {RUN}")
+    # it has no network
+    os.unshare(os.CLONE_NEWNET)
     # QEMU has a word for each mistake of its guest, which would be gigabytes: its standard error is closed, not
     # the sanitizers'. The run's folder is that of the tree inside
     with open(f"{RUN}/fuzz.log", "w", encoding="utf-8") as log:
@@ -139,3 +140,6 @@ def run(args):
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        if args.command in ("setup", "demo", "soak", "check", "fuzz"):
+            tell(f"logs: {RUN}")

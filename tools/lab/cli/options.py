@@ -40,7 +40,7 @@ class Option(typing.NamedTuple):
 
     def check(self, text):
         """The value, or UsageError. argparse has defaults checked, too."""
-        if text == self.default():
+        if text == self.default() and self.least is None:
             return text
         if self.least is not None:
             if not text.isascii() or not text.isdigit():
@@ -64,8 +64,8 @@ def bases():
 
 def host_path(flag, path, kind):
     """A file or folder of the user's, as it is named in the tree."""
-    path = os.path.join(os.environ.get("LM_HOST_CWD", os.getcwd()), path)
-    if os.path.isdir(HOST):
+    path = os.path.join(os.environ["LM_HOST_CWD"], path)
+    if "LM_ON_HOST" not in os.environ:
         # links of the host's are the host's to follow
         done = subprocess.run(["chroot", HOST, "realpath", "--", path], capture_output=True, text=True, check=False)
         seen = HOST + (done.stdout.strip() or path)
@@ -141,7 +141,6 @@ def consistent(args):
 
 
 def config_of(args, made):
-    """The Config of the options, and of what setup has made."""
+    """The Config of the options, and of what setup has made of those that name files."""
     fields = {option.name: getattr(args, option.name) for option in LAB if hasattr(Config, option.name)}
-    return Config(**{**made, **{name: value for name, value in fields.items()
-                                if value != "" or name not in made}})
+    return Config(**{**fields, **made})

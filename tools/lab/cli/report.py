@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 from .steps import RUN
 
-LINE = re.compile(r"(?P<bad>not )?ok\b\s*\d*\s*-?\s*(?P<what>.*?)\s*(?:#\s*SKIP\b\s*(?P<skip>.*))?$", re.I)
+LINE = re.compile(r"(?P<bad>not )?ok(?=\s|$)\s*\d*\s*-?\s*(?P<what>.*?)\s*(?:#\s*(?i:SKIP)\b\s*(?P<skip>.*))?$")
 PLAN = re.compile(r"1\.\.(\d+)\s*(?:#\s*SKIP\b\s*(.*))?$", re.I)
 FIGURE = re.compile(r"# figure: (.*?) \| (.*?) \| (.*)$")
 
@@ -36,9 +36,13 @@ class Result:
     def line(self, text):
         """The next line. Returns the Promise that it is, if it is one."""
         if found := PLAN.match(text):
+            if self.plan is not None:
+                self.promises.append(Promise("has one plan", False))
+            elif found[1] == "0" and (self.promises or not found[2]):
+                self.promises.append(Promise("promises something, or is skipped as a whole with a reason", False))
+            elif found[1] == "0":
+                self.promises.append(Promise("the whole test", True, found[2]))
             self.plan = int(found[1])
-            if self.plan == 0:
-                self.promises.append(Promise("the whole test", True, found[2] or "no reason is given"))
         elif found := LINE.match(text):
             self.promises.append(Promise(found["what"], not found["bad"], found["skip"]))
             return self.promises[-1]
@@ -51,7 +55,7 @@ class Result:
     def end(self, status, seconds):
         """It has ended so. A test that dies, or that says less than it has planned, has failed, whatever it said."""
         self.seconds = seconds
-        said = len(self.promises) if self.plan else 0
+        said = len(self.promises) if self.plan else self.plan
         if self.plan is None:
             self.promises.append(Promise(f"goes through to its end (it ended with {status}, and has no plan)", False))
         elif said != self.plan:

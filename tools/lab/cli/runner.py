@@ -63,12 +63,16 @@ class Runner:
     def run(self):
         """All of them. The results, in the order in which they ended."""
         beat = time.monotonic() + BEAT
+        told = 0
         with self.lock:
             while self.waiting or self.running:
                 while len(self.running) < self.jobs and (test := self.next()):
                     self.running[test] = time.monotonic()
                     threading.Thread(target=self.one, args=(test,), daemon=True).start()
                 self.lock.wait(timeout=1)
+                while told < len(self.results):
+                    told += 1
+                    self.tell(told, self.results[told - 1])
                 if time.monotonic() > beat:
                     beat = time.monotonic() + BEAT
                     now = ", ".join(f"{test.name} {time.monotonic() - since:.0f} s"
@@ -86,9 +90,24 @@ class Runner:
                 "LAB_KERNEL_ROOT": self.check["kernels"].get(test.variant, {}).get("root", "")}
 
     def one(self, test):
-        """Run a test, in a thread of its own."""
+        """Run a test, in a thread of its own. Whatever becomes of it, it has ended."""
         begin = time.monotonic()
         result = report.Result(test.name)
+        status = "an error of the runner"
+        try:
+            status = self.listen(test, result)
+        except OSError as err:
+            result.promises.append(report.Promise(f"can be run and heard ({err})", False))
+        result.end(status, time.monotonic() - begin)
+        with open(f"{RUN}/{test.name}.json", "w", encoding="utf-8") as file:
+            json.dump({"seconds": result.seconds, "good": not result.failed()}, file)
+        with self.lock:
+            self.results.append(result)
+            del self.running[test]
+            self.lock.notify()
+
+    def listen(self, test, result):
+        """Start it, and have the result know all that it says. Its exit status."""
         base = f"{RUN}/{test.name}"
         with open(base + ".tap", "w", encoding="utf-8") as tap, open(base + ".err", "w", encoding="utf-8") as err:
             proc = subprocess.Popen([test.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True,
@@ -99,19 +118,11 @@ class Runner:
                 promise = result.line(line.rstrip("\n"))
                 if self.verbose or promise and not promise.good:
                     print(f"{test.name}: {line}", end="", flush=True)
-            status = proc.wait()
-        result.end(status, time.monotonic() - begin)
-        with open(base + ".json", "w", encoding="utf-8") as file:
-            json.dump({"seconds": result.seconds, "good": not result.failed()}, file)
-        with self.lock:
-            self.results.append(result)
-            del self.running[test]
-            self.tell(result)
-            self.lock.notify()
+            return proc.wait()
 
-    def tell(self, result):
+    def tell(self, number, result):
         """The user, that one has ended."""
-        print(f"[{len(self.results)}/{self.total}] {result.name}: {'FAILED' if result.failed() else 'ok'}, "
+        print(f"[{number}/{self.total}] {result.name}: {'FAILED' if result.failed() else 'ok'}, "
               f"{report.totals([result])}, {result.seconds:.0f} s", flush=True)
         for promise in result.failed():
             print(f"    not ok: {promise.what}", flush=True)
@@ -156,14 +167,14 @@ def run(tests, check, verbose, setup_seconds):
     runner = Runner(left, check, verbose)
     say(f"running {len(left)} tests, {runner.jobs} at a time; the longest first")
     results = done + runner.run()
-    keep_times(results)
+    if not check["long"]:
+        keep_times(results)
     report.write(results)
     for line in report.table(results) + report.skips(results):
         print(line)
     print(report.totals(results))
     times = ", ".join(f"{result.name} {result.seconds:.0f} s" for result in sorted(results, key=lambda r: -r.seconds))
     print(f"setup {setup_seconds:.0f} s, {times}; all of it {setup_seconds + time.monotonic() - begin:.0f} s")
-    say(f"logs: {RUN}; junit.xml and results.json are for programs")
     return 1 if any(result.failed() for result in results) else 0
 
 

@@ -24,7 +24,7 @@ class StepError(Exception):
 
 def outside(text):
     """With this run's folder and the cache as they are named on the host."""
-    text = text.replace(RUN, os.environ.get("LM_HOST_RUN", RUN))
+    text = text.replace(RUN, os.environ.get("LM_HOST_RUN", RUN)).replace("/virtio-lm/host/", "/")
     return text.replace(CACHE, os.environ.get("LM_HOST_CACHE", CACHE))
 
 

@@ -87,11 +87,16 @@ def find():
 def choose(names, groups, variants, long):
     """Those that are asked for. A test that is named is run, of whatever form it is."""
     tests = find()
-    for name in names:
-        if name not in tests:
+    chosen = []
+    for name in dict.fromkeys(names):
+        # where variants are asked for, a test's name stands for all of its own
+        same = [test for test in tests.values()
+                if test.name == name or variants and os.path.basename(test.path) == f"{name}.t"]
+        if not same:
             raise UsageError(f"there is no test {name}; lab check --list shows those that there are")
-    chosen = [tests[name] for name in names] or \
-        [test for test in tests.values() if long or test.form == "both"]
+        chosen += same
+    if not names:
+        chosen = [test for test in tests.values() if long or test.form == "both"]
     chosen = [test for test in chosen if (not groups or test.group in groups)
               and (not variants or (test.variant or "none") in variants)]
     if not chosen:

@@ -42,16 +42,24 @@ told()
 	[ "$1" = 0 ] || printf 'status %s: %s\n' "$status" "$said" | sed 's/^/# /'
 }
 
-# a name with a blank, as users have them
+# config FIELD: of what the tests are told
+config()
+{
+	python3 -c 'import json, os, sys; print(json.load(open(os.environ["LAB_CHECK"]))["config"][sys.argv[1]])' "$1"
+}
+
+# of the user's, under names as users have them
 driver="/virtio-lm/run/a driver.ko"
-cp "$(python3 -c 'import json, os; print(json.load(open(os.environ["LAB_CHECK"]))["config"]["driver"])')" "$driver"
+cp "$(config driver)" "$driver"
+kernel=$(config kernel)
 IFS='
 '
 # shellcheck disable=SC2086 # one option a line
 set -- $LAB_UP
 unset IFS
 
-says "up: two L1s, with a driver of the user's" 'l1b is up' up "$@" --l1s 2 --driver "$driver"
+says "up: two L1s, with a kernel and a driver of the user's" 'l1b is up' up "$@" --l1s 2 --driver "$driver" \
+	--kernel "$kernel/vmlinux" --modules "/lib/modules/$(cat "$kernel/version")"
 says "status: shows both" '^l1b: up .* L2: none$' status
 says "status: is JSON for programs" '^\[{"name": "l1a", .*"l2": null}\]$' status --json
 refuses "l2 status: nowhere" '^no L1 runs an L2: lab l2 start$' l2 status

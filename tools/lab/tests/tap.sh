@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Sourced by the tests in shell: TAP on stdout, as tools/lab/vlm/tap.py is for those in Python.
+# Sourced by the tests in shell: TAP on stdout, as tools/lab/testlib/tap.py is for those in Python.
 # shellcheck shell=sh
 n=0
 bad=0
