@@ -177,6 +177,7 @@ int main(int argc, char **argv)
 		mine = (struct report) {
 			.sent = s.sent,
 			.received = r.received,
+			.highest = r.highest,
 			.duplicate = r.duplicate,
 			.late = r.late,
 			.corrupt = r.corrupt,

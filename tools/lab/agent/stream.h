@@ -47,6 +47,7 @@ struct run {
 struct report {
 	uint64_t sent;
 	uint64_t received;	/* distinct packets */
+	uint64_t highest;	/* number of one of them */
 	uint64_t duplicate;
 	uint64_t late;		/* after one with a higher number */
 	uint64_t corrupt;
@@ -80,7 +81,6 @@ struct sender {
 	uint64_t sent;
 	uint64_t interval_ns;
 	uint64_t next_ns;
-	uint64_t *when_ns;	/* of each number, the last STREAM_WINDOW of them; or NULL */
 };
 
 struct receiver {
@@ -232,8 +232,6 @@ static inline void sender_one(struct sender *s, const struct receiver *r,
 		if (now_ns() > h.sent_ns + NSEC_PER_SEC)
 			return;
 	}
-	if (s->when_ns)
-		s->when_ns[s->sent % STREAM_WINDOW] = h.sent_ns;
 	s->sent++;
 }
 

@@ -31,15 +31,17 @@ def device_stops(way):
 
 @dataclasses.dataclass
 class Window:
-    """A time, by CLOCK_MONOTONIC, in which packets to L2 may be lost, in so many runs."""
+    """A time in which packets to L2 may be lost, in so many runs: those that were under way when it began, and
+    those that were sent in it."""
     what: str
-    since_ms: float
-    until_ms: float
+    # the number of a packet that L2 had got, and how many were sent in the end
+    got: int
+    sent: int
     runs: int
 
     def holds(self, run):
-        """Was that run of lost packets sent in it?"""
-        return self.since_ms <= run["since_ms"] and run["until_ms"] <= self.until_ms
+        """Was that run of lost packets under way in it?"""
+        return self.got < run["from"] and run["to"] < self.sent
 
 
 class Traffic:
@@ -74,15 +76,14 @@ class Traffic:
         """What is sent to L2 meanwhile may be lost, in so many runs of consecutive packets: one for each
         time that L2's device is stopped. It ends where packets go both ways again, and not before: until
         L2 has sent one, the bridge does not know where it is."""
-        begin = time.monotonic()
+        got = self.counts()["out_highest"]
         try:
             yield
         finally:
-            self.windows.append(Window(what, begin * 1000, time.monotonic() * 1000, runs))
+            self.windows.append(Window(what, got, self.counts()["out_sent"], runs))
 
     def lost(self):
-        """The runs of packets that L2 has not got, as the peer tells in the end: from, to, and since_ms,
-        until_ms, when those two were sent."""
+        """The runs of packets that L2 has not got, as the peer tells in the end: from, to."""
         with open(self.log, encoding="ascii") as file:
             return [{key: int(value) for key, value in (word.split("=") for word in line.split()[1:])}
                     for line in file if line.startswith("lost ")]

@@ -513,10 +513,24 @@ static int virtio_lm_pre_save(void *opaque)
     return 0;
 }
 
+static int virtio_lm_pre_load(void *opaque)
+{
+    VirtIOLM *lm = opaque;
+
+    lm->ctrl_loaded = false;
+    return 0;
+}
+
 static int virtio_lm_post_load(void *opaque, int version_id)
 {
     VirtIOLM *lm = opaque;
 
+    /* LM_CAPS never changes under a driver */
+    if (lm->ctrl && !lm->ctrl_loaded) {
+        error_report("%s: the migration source has no control mailbox: start "
+                     "the destination with lm-ctrl=off", lm->vdev->name);
+        return -EINVAL;
+    }
     if (lm->logging && lm->log_base >= lm->log_end) {
         error_report("LM log ends at 0x%" PRIx64 ", not after its base 0x%"
                      PRIx64, lm->log_end, lm->log_base);
@@ -541,6 +555,7 @@ static int virtio_lm_ctrl_pre_load(void *opaque)
                      "device not", lm->vdev->name);
         return -EINVAL;
     }
+    lm->ctrl_loaded = true;
     return 0;
 }
 
@@ -574,6 +589,7 @@ const VMStateDescription vmstate_virtio_lm = {
     .version_id = 1,
     .minimum_version_id = 1,
     .pre_save = virtio_lm_pre_save,
+    .pre_load = virtio_lm_pre_load,
     .post_load = virtio_lm_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT64(base, VirtIOLM),

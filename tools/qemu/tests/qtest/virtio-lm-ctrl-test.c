@@ -272,6 +272,22 @@ static void test_no_dma(void)
 }
 
 /* The block's reset is the mailbox's, the device's is the filters' */
+/* Commands on VLANs need no VIRTIO_NET_F_CTRL_VLAN, whose change sets them up */
+static void test_vlans_after_reset(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    unsigned all;
+
+    lm_start_data(t, LM_BIT(VIRTIO_NET_F_CTRL_VQ));
+    all = lm_filter_len(t, "vlan-table");
+    g_assert_cmphex(lm_ctrl_u16(t, VIRTIO_NET_CTRL_VLAN,
+                                VIRTIO_NET_CTRL_VLAN_DEL, 100), ==, OK);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, all - 1);
+    lm_set_status(t, 0);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, all);
+    lm_free(t);
+}
+
 static void test_reset(const void *flr)
 {
     LMTest *t = lm_new(LM_ON_ROOT_PORT, "vdpa=on");
@@ -849,6 +865,8 @@ void lm_add_ctrl_tests(void)
     qtest_add_func("/virtio-lm/ctrl/needs-reset", test_needs_reset);
     qtest_add_func("/virtio-lm/ctrl/suspended", test_suspended);
     qtest_add_func("/virtio-lm/ctrl/no-dma", test_no_dma);
+    qtest_add_func("/virtio-lm/ctrl/vlans-after-reset",
+                   test_vlans_after_reset);
     qtest_add_data_func("/virtio-lm/ctrl/reset", NULL, test_reset);
     qtest_add_data_func("/virtio-lm/ctrl/flr", "flr", test_reset);
     qtest_add_func("/virtio-lm/ctrl/rx-modes", test_rx_modes);

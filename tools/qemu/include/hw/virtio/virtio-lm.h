@@ -33,6 +33,7 @@
  * @ring_state: state of each virtqueue: staged, or on its way through a
  *              migration stream
  * @ctrl: there is a control mailbox
+ * @ctrl_loaded: the state that is being loaded has one
  * @ctrl_len: length of its last command
  * @ctrl_status: LM_CTRL_STATUS
  * @ctrl_data: LM_CTRL_DATA
@@ -56,6 +57,7 @@ struct VirtIOLM {
     bool staged[VIRTIO_LM_MAX_VQS];
     uint32_t ring_state[VIRTIO_LM_MAX_VQS];
     bool ctrl;
+    bool ctrl_loaded;
     uint16_t ctrl_len;
     uint32_t ctrl_status;
     uint8_t ctrl_data[VIRTIO_LM_CTRL_WINDOW];
