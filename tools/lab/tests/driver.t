@@ -7,7 +7,7 @@
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
 [ "${LM_COMPILE-}" ] || exec python3 -m testlib.compiled "$0" tools/lab/driver drivers include
 . "$(dirname "$0")/tap.sh"
-out=/virtio-lm/run/driver-build
+out=/virtio-lm/run/$LAB_TEST
 log=$out.log
 
 root=${LAB_KERNEL_ROOT:-}

@@ -9,7 +9,7 @@
 [ "${LM_COMPILE-}" ] ||
 	exec python3 -m testlib.compiled "$0" tools/linux/modules-log patches/linux-6.12 patches/linux-7.x drivers include
 tool=/virtio-lm/src/tools/linux/modules-log
-out=/virtio-lm/run/modules-log
+out=/virtio-lm/run/$LAB_TEST
 # of a run that was ended
 rm -rf "$out" "$out.part" "$out.root" "$out.next" "$out.mine"
 . "$(dirname "$0")/tap.sh"
