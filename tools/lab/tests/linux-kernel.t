@@ -3,6 +3,7 @@
 # lab: group=build cost=20
 # A kernel of tools/bases is fetched whole, in the version of its image, or not at all; and what cannot be
 # had is told from what went wrong. On a mirror of our own, of packages with nearly nothing in them.
+# shellcheck disable=SC2319 # ok takes the status of a condition, too
 out=/virtio-lm/run/linux-kernel
 mirror=$out/mirror
 rm -rf "$out"
@@ -67,7 +68,7 @@ index()
 		printf 'Suite: %s\nCodename: %s\nComponents: main\nArchitectures: %s\nDate: %s\nSHA256:\n' \
 			"$1" "$1" "$arch" "$(LC_ALL=C date -u '+%a, %d %b %Y %H:%M:%S UTC')"
 		file=main/binary-$arch/Packages
-		cd "$mirror/dists/$1"
+		cd "$mirror/dists/$1" || exit
 		echo " $(sha256sum <"$file" | cut -d ' ' -f 1) $(wc -c <"$file") $file"
 	} >"$mirror/dists/$1/Release"
 }
@@ -76,6 +77,7 @@ index()
 echo "deb [trusted=yes] copy:$mirror base main" >"$out/sources.list"
 fetch()
 {
+	# shellcheck disable=SC2016 # it is for that shell to expand
 	unshare --mount sh -euc 'mount --bind "$1/sources.list" /etc/apt/sources.list; exec "$1/tools/lab/linux-kernel" "$1/$2" "$2"' \
 		sh "$out" "$1" >"$out.said" 2>&1
 }

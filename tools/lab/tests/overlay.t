@@ -3,6 +3,7 @@
 # lab: group=build cost=20
 # `make overlay` lays driver, selftests and documents over a kernel tree: the selftests build there,
 # nothing of the kernel's is overwritten, and what is no kernel tree is refused.
+# shellcheck disable=SC2319 # ok takes the status of a condition, too
 set -u
 
 . /virtio-lm/src/tools/lab/tests/tap.sh
