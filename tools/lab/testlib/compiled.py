@@ -116,7 +116,7 @@ def main(test, *paths):
         for line in run.stdout:
             print(line, end="", flush=True)
             match = OK.match(line)
-            good = good and not line.startswith("not ok") and "# SKIP" not in line
+            good = good and not line.startswith("not ok")
             if match:
                 promises.append(match["what"])
     if good and promises and run.returncode == 0:

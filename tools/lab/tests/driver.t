@@ -12,11 +12,17 @@ log=$out.log
 
 root=${LAB_KERNEL_ROOT:-}
 # not C=1: Debian's 7.3 lacks the script that looks whether there is a sparse, and kbuild then takes C=1 back
-/virtio-lm/src/tools/lab/driver "$out" ${root:+"$root"} KBUILD_CHECKSRC=1 >"$log" 2>&1
+check=KBUILD_CHECKSRC=1
+sparse_reads "$root" || check=KBUILD_CHECKSRC=0
+/virtio-lm/src/tools/lab/driver "$out" ${root:+"$root"} "$check" >"$log" 2>&1
 ok $? "the driver builds out of tree against the distribution's headers"
-# sparse has run where kbuild says so
-grep -q '^  CHECK ' "$log"
-ok $? "sparse has looked at it"
+if sparse_reads "$root"; then
+	# it has run where kbuild says so
+	grep -q '^  CHECK ' "$log"
+	ok $? "sparse has looked at it"
+else
+	skip "sparse has looked at it" "this sparse does not know the language of these headers"
+fi
 grep -i -E 'warning|error' "$log" | sed 's/^/# /' >"$out.warnings"
 [ ! -s "$out.warnings" ]
 ok $? "neither compiler nor sparse has anything to say"

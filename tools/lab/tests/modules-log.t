@@ -51,12 +51,18 @@ build()
 }
 
 # KBUILD_CHECKSRC in the environment is not enough where kbuild takes it back: see driver.t
-KBUILD_EXTRA_WARN=1 MAKEFLAGS='-- KBUILD_CHECKSRC=1' build "$tool" "$out" >"$out.log" 2>&1
+check=KBUILD_CHECKSRC=1
+sparse_reads "$root" || check=KBUILD_CHECKSRC=0
+KBUILD_EXTRA_WARN=1 MAKEFLAGS="-- $check" build "$tool" "$out" >"$out.log" 2>&1
 ok $? "the set builds"
 ! grep 'with fuzz' "$out.log"
 ok $? "each patch applies without fuzz"
-grep -q '^  CHECK .*log.c' "$out.log"
-ok $? "sparse has looked at the driver's log"
+if sparse_reads "$root"; then
+	grep -q '^  CHECK .*log.c' "$out.log"
+	ok $? "sparse has looked at the driver's log"
+else
+	skip "sparse has looked at the driver's log" "this sparse does not know the language of these headers"
+fi
 # vdpa_dev_match() is the kernel's own; it calls what takes a lock with guard(), which sparse cannot follow
 grep -E '(warning|error):' "$out.log" | grep -v "/include/linux/device.h:.* context imbalance in 'vdpa_dev_match'" |
 	sed 's/^/# /' >"$out.warnings"
