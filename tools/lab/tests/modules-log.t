@@ -87,7 +87,7 @@ while [ $# -gt 1 ]; do
 done
 
 # as much of a kernel's modules as there has to be
-export INSTALL_MOD_PATH=$out.root
+export INSTALL_MOD_PATH="$out.root"
 kernel=$INSTALL_MOD_PATH/lib/modules/$release
 mkdir -p "$kernel/kernel/drivers"
 cp "$root/lib/modules/$release"/modules.builtin* "$root/lib/modules/$release/modules.order" "$kernel"
