@@ -11,7 +11,8 @@
  * and not missed afterwards. So PEER sends a second stream, whose packets lie in the
  * socket, which means: in the buffers that the device has written, for HELD_NS.
  */
-#include "stream.h"
+#include "receiver.h"
+#include "sender.h"
 
 #include <sys/mman.h>
 

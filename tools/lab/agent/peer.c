@@ -16,7 +16,8 @@
  * out is the direction L0 to L2, in the direction L2 to L0. L2's count of what it has
  * got comes back in L2's own packets.
  */
-#include "stream.h"
+#include "receiver.h"
+#include "sender.h"
 
 #define QUIET_NS		(2 * NSEC_PER_SEC)
 #define LINE_NS			NSEC_PER_SEC
