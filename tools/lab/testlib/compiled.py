@@ -14,32 +14,21 @@ import re
 import subprocess
 import sys
 
+from cli.artefacts import hash_of
+
 from . import tap
 
-SRC = "/virtio-lm/src"
 KEPT = "/virtio-lm/cache/compiled"
 # results of one test that are kept: those of the branches that somebody works on
 NEWEST = 4
 OK = re.compile(r"ok \d+ - (?P<what>.*)")
 
 
-def files(path):
-    """All files of the checkout at that path."""
-    top = f"{SRC}/{path}"
-    if os.path.isfile(top):
-        return [top]
-    return [os.path.join(at, name) for at, _, names in os.walk(top) for name in names]
-
-
 def key_of(paths, more=""):
     """The name for a result that follows from what is at those paths of the checkout, from more, the tree's
     packages and this file."""
-    total = hashlib.sha256(more.encode())
-    total.update(subprocess.run(["dpkg-query", "-W"], stdout=subprocess.PIPE, check=True).stdout)
-    for path in sorted(set(files("tools/lab/testlib/compiled.py") + [file for path in paths for file in files(path)])):
-        with open(path, "rb") as file:
-            total.update(f"{path} {hashlib.sha256(file.read()).hexdigest()}\n".encode())
-    return total.hexdigest()[:12]
+    packages = subprocess.run(["dpkg-query", "-W"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return hashlib.sha256((more + packages + hash_of("tools/lab/testlib/compiled.py", *paths)).encode()).hexdigest()[:12]
 
 
 def kept(name, key):

@@ -14,32 +14,27 @@ lab()
 	"$lab" --lab "$name" "$@" 2>&1
 }
 
-# says WHAT PATTERN COMMAND...: it ends well, and what it says has the pattern
+# ends STATUS WHAT PATTERN COMMAND...: the command ends with it, and what it says has the pattern
+ends()
+{
+	want=$1 what=$2 pattern=$3
+	shift 3
+	said=$(lab "$@")
+	status=$?
+	[ "$status" = "$want" ] && printf '%s\n' "$said" | grep -q -e "$pattern"
+	good=$?
+	ok "$good" "$what"
+	[ "$good" = 0 ] || printf 'status %s: %s\n' "$status" "$said" | sed 's/^/# /'
+}
+
 says()
 {
-	what=$1 pattern=$2
-	shift 2
-	said=$(lab "$@")
-	status=$?
-	[ "$status" = 0 ] && printf '%s\n' "$said" | grep -q -e "$pattern"
-	told $? "$what"
+	ends 0 "$@"
 }
 
-# refuses WHAT PATTERN COMMAND...: it ends with 1, and says why
 refuses()
 {
-	what=$1 pattern=$2
-	shift 2
-	said=$(lab "$@")
-	status=$?
-	[ "$status" = 1 ] && printf '%s\n' "$said" | grep -q -e "$pattern"
-	told $? "$what"
-}
-
-told()
-{
-	ok "$1" "$2"
-	[ "$1" = 0 ] || printf 'status %s: %s\n' "$status" "$said" | sed 's/^/# /'
+	ends 1 "$@"
 }
 
 # config FIELD: of what the tests are told
