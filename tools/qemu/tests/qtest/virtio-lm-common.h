@@ -120,6 +120,9 @@ void lm_ctrl_run(LMTest *t, uint16_t tag, uint8_t class, uint8_t cmd,
                  const void *data, unsigned len);
 uint8_t lm_ctrl(LMTest *t, uint8_t class, uint8_t cmd, const void *data,
                 unsigned len);
+uint8_t lm_add_vlan(LMTest *t, uint16_t vid);
+QDict *lm_rx_filter(LMTest *t);
+unsigned lm_filter_len(LMTest *t, const char *table);
 uint32_t lm_ring_state(LMTest *t, unsigned n);
 
 /* Guest memory, in the device's DMA addresses */
@@ -132,6 +135,8 @@ void lm_set_status(LMTest *t, uint8_t status);
 uint64_t lm_host_features(LMTest *t);
 void lm_set_features(LMTest *t, uint64_t features);
 void lm_negotiate(LMTest *t, uint64_t features);
+bool lm_packed(LMTest *t);
+bool lm_event_idx(LMTest *t);
 void lm_queue_init(LMTest *t, unsigned n, unsigned num);
 void lm_queue_enable(LMQueue *q);
 void lm_driver_ok(LMTest *t);

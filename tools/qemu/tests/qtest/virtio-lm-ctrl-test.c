@@ -8,7 +8,6 @@
 #include "qemu/osdep.h"
 #include "qobject/qbool.h"
 #include "qobject/qdict.h"
-#include "qobject/qlist.h"
 #include "qobject/qstring.h"
 #include "virtio-lm-common.h"
 
@@ -52,34 +51,12 @@ static uint8_t lm_ctrl_pairs(LMTest *t, uint16_t pairs)
                        pairs);
 }
 
-/* What a monitor knows of the filters */
-static QDict *lm_rx_filter(LMTest *t)
-{
-    QDict *rsp = qtest_qmp(t->qts, "{'execute': 'query-rx-filter',"
-                           " 'arguments': {'name': 'net0'}}");
-    const QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
-    QDict *filter = qobject_to(QDict, qlist_entry_obj(first));
-
-    qobject_ref(filter);
-    qobject_unref(rsp);
-    return filter;
-}
-
 static void lm_assert_filter(LMTest *t, const char *key, const char *val)
 {
     QDict *filter = lm_rx_filter(t);
 
     g_assert_cmpstr(qdict_get_str(filter, key), ==, val);
     qobject_unref(filter);
-}
-
-static unsigned lm_filter_len(LMTest *t, const char *table)
-{
-    QDict *filter = lm_rx_filter(t);
-    unsigned len = qlist_size(qdict_get_qlist(filter, table));
-
-    qobject_unref(filter);
-    return len;
 }
 
 /* Registers */
@@ -271,7 +248,6 @@ static void test_no_dma(void)
     lm_free(t);
 }
 
-/* The block's reset is the mailbox's, the device's is the filters' */
 /* Commands on VLANs need no VIRTIO_NET_F_CTRL_VLAN, whose change sets them up */
 static void test_vlans_after_reset(void)
 {
@@ -288,6 +264,7 @@ static void test_vlans_after_reset(void)
     lm_free(t);
 }
 
+/* The block's reset is the mailbox's, the device's is the filters' */
 static void test_reset(const void *flr)
 {
     LMTest *t = lm_new(LM_ON_ROOT_PORT, "vdpa=on");

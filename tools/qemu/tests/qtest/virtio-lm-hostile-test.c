@@ -9,7 +9,6 @@
 #include "qemu/host-utils.h"
 #include "qobject/qbool.h"
 #include "qobject/qdict.h"
-#include "qobject/qlist.h"
 #include "qobject/qnum.h"
 #include "virtio-lm-common.h"
 
@@ -472,26 +471,6 @@ static void test_ctrl_needs_mailbox(void)
     lm_free(t);
 }
 
-static uint8_t lm_add_vlan(LMTest *t, uint16_t vid)
-{
-    vid = cpu_to_le16(vid);
-    return lm_ctrl(t, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, &vid,
-                   sizeof(vid));
-}
-
-/* The number of VLANs is how many commands were executed */
-static unsigned lm_num_vlans(LMTest *t)
-{
-    QDict *rsp = qtest_qmp(t->qts, "{'execute': 'query-rx-filter',"
-                           " 'arguments': {'name': 'net0'}}");
-    const QListEntry *first = qlist_first(qdict_get_qlist(rsp, "return"));
-    QDict *filter = qobject_to(QDict, qlist_entry_obj(first));
-    unsigned num = qlist_size(qdict_get_qlist(filter, "vlan-table"));
-
-    qobject_unref(rsp);
-    return num;
-}
-
 static void test_ctrl_error(void)
 {
     LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
@@ -503,12 +482,13 @@ static void test_ctrl_error(void)
         errors += lm_add_vlan(t, i) == VIRTIO_LM_CTRL_ERR;
     }
     g_assert_cmpuint(errors, ==, 3);
-    g_assert_cmpuint(lm_num_vlans(t), ==, 6);
+    /* The number of VLANs is how many commands were executed */
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 6);
     lm_set(t, "x-lm-ctrl-error-every", 1);
     g_assert_cmphex(lm_add_vlan(t, 100), ==, VIRTIO_LM_CTRL_ERR);
     lm_set(t, "x-lm-ctrl-error-every", 0);
     g_assert_cmphex(lm_add_vlan(t, 100), ==, VIRTIO_LM_CTRL_OK);
-    g_assert_cmpuint(lm_num_vlans(t), ==, 7);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 7);
     lm_free(t);
 }
 
@@ -543,10 +523,10 @@ static void test_ctrl_delay(void)
     g_assert_cmphex(lm_read(t, VIRTIO_LM_CTRL_DATA + 512), ==, 0);
     qtest_clock_step(t->qts, 19 * SCALE_MS);
     g_assert_cmphex(CTRL_STATUS(t), ==, BUSY(1));
-    g_assert_cmpuint(lm_num_vlans(t), ==, 0);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 0);
     qtest_clock_step(t->qts, 1 * SCALE_MS);
     g_assert_cmphex(CTRL_STATUS(t), ==, DONE(1));
-    g_assert_cmpuint(lm_num_vlans(t), ==, 1);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 1);
     lm_assert_works(t, 0);
 
     /* A reset ends it, and a suspend does not */
@@ -554,13 +534,13 @@ static void test_ctrl_delay(void)
     lm_suspend(t);
     qtest_clock_step(t->qts, 20 * SCALE_MS);
     g_assert_cmphex(CTRL_STATUS(t), ==, DONE(3));
-    g_assert_cmpuint(lm_num_vlans(t), ==, 2);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 2);
     lm_ask_for_vlan(t, 4, 400);
     lm_start(t, features);
     g_assert_cmphex(CTRL_STATUS(t), ==, 0);
     qtest_clock_step(t->qts, 100 * SCALE_MS);
     g_assert_cmphex(CTRL_STATUS(t), ==, 0);
-    g_assert_cmpuint(lm_num_vlans(t), ==, 0);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 0);
 
     lm_set(t, "x-lm-ctrl-delay-ms", -1);
     lm_ask_for_vlan(t, 5, 500);
@@ -569,7 +549,7 @@ static void test_ctrl_delay(void)
     lm_set(t, "x-lm-ctrl-delay-ms", 0);
     lm_start(t, features);
     g_assert_cmphex(lm_add_vlan(t, 600), ==, VIRTIO_LM_CTRL_OK);
-    g_assert_cmpuint(lm_num_vlans(t), ==, 1);
+    g_assert_cmpuint(lm_filter_len(t, "vlan-table"), ==, 1);
     lm_free(t);
 }
 
