@@ -56,11 +56,12 @@ int virtio_lm_read_config(struct virtio_lm_func *func, struct virtio_net_config 
  * virtio_lm_overlay_config - lay what was provisioned over a configuration
  * @config: the device's configuration
  * @overlay: what was provisioned
+ * @mac_set: the driver has set a MAC address since, which the device shows
  */
 void virtio_lm_overlay_config(struct virtio_net_config *config,
-			      const struct virtio_lm_config *overlay)
+			      const struct virtio_lm_config *overlay, bool mac_set)
 {
-	if (overlay->has_mac)
+	if (overlay->has_mac && !mac_set)
 		ether_addr_copy(config->mac, overlay->mac);
 	if (overlay->mtu)
 		config->mtu = __cpu_to_virtio16(true, overlay->mtu);

@@ -62,6 +62,18 @@
 				  BIT_ULL(VIRTIO_NET_F_HASH_REPORT) | \
 				  BIT_ULL(VIRTIO_NET_F_RSS))
 
+/*
+ * What the shadow control virtqueue of a stock QEMU accepts (net/vhost-vdpa.c there), follows, and
+ * says again to the destination's device.
+ */
+#define VIRTIO_LM_F_DEFAULT_CTRL (BIT_ULL(VIRTIO_NET_F_CTRL_VQ) | \
+				  BIT_ULL(VIRTIO_NET_F_CTRL_RX) | \
+				  BIT_ULL(VIRTIO_NET_F_CTRL_RX_EXTRA) | \
+				  BIT_ULL(VIRTIO_NET_F_CTRL_VLAN) | \
+				  BIT_ULL(VIRTIO_NET_F_CTRL_MAC_ADDR) | \
+				  BIT_ULL(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | \
+				  BIT_ULL(VIRTIO_NET_F_GUEST_ANNOUNCE))
+
 /**
  * virtio_lm_usable_features - what of a device's features this driver can pass on
  * @device: features the device offers
@@ -116,12 +128,39 @@ u64 virtio_lm_driver_features(u64 bus, u64 usable, size_t common_len)
 /**
  * virtio_lm_default_features - what is offered if the administrator does not say
  * @usable: usable features of the device
+ * @mailbox: it has a control mailbox
+ * @pairs: queue pairs that the vDPA device is to have, if the device has MQ
+ *
+ * A control virtqueue only where it can be isolated from the others, for without that its state is
+ * lost in a migration.
  *
  * Return: feature bits
  */
-u64 virtio_lm_default_features(u64 usable)
+u64 virtio_lm_default_features(u64 usable, bool mailbox, u16 pairs)
 {
-	return usable & VIRTIO_LM_F_DEFAULT;
+	u64 offer = VIRTIO_LM_F_DEFAULT;
+
+	if (mailbox && usable & BIT_ULL(VIRTIO_NET_F_CTRL_VQ)) {
+		offer |= VIRTIO_LM_F_DEFAULT_CTRL;
+		if (pairs > 1)
+			offer |= BIT_ULL(VIRTIO_NET_F_MQ);
+	}
+	return usable & offer;
+}
+
+/**
+ * virtio_lm_software_ctrl - is the control virtqueue served in software
+ * @offer: feature bits to be offered
+ * @mailbox: the device has a control mailbox
+ *
+ * Not where the guest may make it a packed ring: then it is the device's own, as without a mailbox.
+ *
+ * Return: true if so, false too if there is none
+ */
+bool virtio_lm_software_ctrl(u64 offer, bool mailbox)
+{
+	return mailbox && offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ) &&
+	       !(offer & BIT_ULL(VIRTIO_F_RING_PACKED));
 }
 
 /**
@@ -151,16 +190,18 @@ bool virtio_lm_multiqueue(u64 offer)
 /**
  * virtio_lm_pairs - how many queue pairs a vDPA device gets
  * @offer: feature bits offered
+ * @software_ctrl: the control virtqueue is in software
  * @requested: pairs asked for, 0 for as many as the device has
  * @device_pairs: the device's max_virtqueue_pairs
  * @num_queues: virtqueues that the device has
  *
  * One pair out of several cannot be offered together with MQ: virtqueue 2 would be the
- * control virtqueue for the guest, but for the device that only if MQ is not negotiated.
+ * control virtqueue for the guest, but for the device that only if MQ is not negotiated. One in
+ * software has no index in the device.
  *
  * Return: number of pairs, or -EINVAL
  */
-int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues)
+int virtio_lm_pairs(u64 offer, bool software_ctrl, u16 requested, u16 device_pairs, u16 num_queues)
 {
 	u16 pairs;
 
@@ -171,8 +212,8 @@ int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues)
 	}
 
 	pairs = requested ?: device_pairs;
-	if (!pairs || pairs > device_pairs || (pairs == 1 && device_pairs > 1) ||
-	    2 * device_pairs + 1 > num_queues)
+	if (!pairs || pairs > device_pairs ||
+	    (pairs == 1 && device_pairs > 1 && !software_ctrl) || 2 * device_pairs + 1 > num_queues)
 		return -EINVAL;
 
 	return pairs;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Interrupts: one MSI-X vector per virtqueue and one for the configuration.
+ * Interrupts: one MSI-X vector per virtqueue of the device and one for the configuration.
  * They are allocated and requested with the vDPA device, so that a shortage fails
  * "vdpa dev add", and freed with it. Until DRIVER_OK and from a reset on they are
  * masked, so that an idle device interrupts nobody.
@@ -58,7 +58,7 @@ static int virtio_lm_request_irq(int irq, irq_handler_t handler, const char *nam
 int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm)
 {
 	struct pci_dev *pdev = vlm->func->mdev.pci_dev;
-	int want = vlm->nvqs + 1;
+	int want = vlm->device_vqs + 1;
 	struct virtio_lm_vq *vq;
 	int i, irq, ret;
 
@@ -71,7 +71,7 @@ int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm)
 	}
 	vlm->vectors = true;
 
-	for (i = 0; i < vlm->nvqs; i++) {
+	for (i = 0; i < vlm->device_vqs; i++) {
 		vq = &vlm->vqs[i];
 		snprintf(vq->name, sizeof(vq->name), VIRTIO_LM_DRIVER_NAME "[%s]-vq%d",
 			 pci_name(pdev), i);
@@ -84,7 +84,7 @@ int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm)
 
 	snprintf(vlm->config_name, sizeof(vlm->config_name), VIRTIO_LM_DRIVER_NAME "[%s]-config",
 		 pci_name(pdev));
-	irq = pci_irq_vector(pdev, vlm->nvqs);
+	irq = pci_irq_vector(pdev, vlm->device_vqs);
 	ret = virtio_lm_request_irq(irq, virtio_lm_config_interrupt, vlm->config_name, vlm);
 	if (ret)
 		goto err;
@@ -118,7 +118,7 @@ void virtio_lm_free_irqs(struct virtio_lm_vdpa *vlm)
 		free_irq(vlm->config_irq, vlm);
 	vlm->config_irq = -EINVAL;
 
-	for (i = 0; i < vlm->nvqs; i++) {
+	for (i = 0; i < vlm->device_vqs; i++) {
 		if (vlm->vqs[i].irq >= 0)
 			free_irq(vlm->vqs[i].irq, &vlm->vqs[i]);
 		vlm->vqs[i].irq = -EINVAL;
@@ -144,14 +144,14 @@ int virtio_lm_enable_irqs(struct virtio_lm_vdpa *vlm)
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
 	int i;
 
-	if (vp_modern_config_vector(mdev, vlm->nvqs) != vlm->nvqs) {
+	if (vp_modern_config_vector(mdev, vlm->device_vqs) != vlm->device_vqs) {
 		dev_err_ratelimited(&mdev->pci_dev->dev,
 				    "device does not take vector %u for its configuration\n",
-				    vlm->nvqs);
+				    vlm->device_vqs);
 		return -EIO;
 	}
 
-	for (i = 0; i < vlm->nvqs; i++)
+	for (i = 0; i < vlm->device_vqs; i++)
 		enable_irq(vlm->vqs[i].irq);
 	enable_irq(vlm->config_irq);
 	vlm->irqs_on = true;
@@ -172,7 +172,7 @@ void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm)
 		return;
 
 	vlm->irqs_on = false;
-	for (i = 0; i < vlm->nvqs; i++)
+	for (i = 0; i < vlm->device_vqs; i++)
 		disable_irq(vlm->vqs[i].irq);
 	disable_irq(vlm->config_irq);
 }

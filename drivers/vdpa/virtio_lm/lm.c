@@ -10,6 +10,9 @@
 #include "trace.h"
 #include "virtio_lm_vdpa.h"
 
+/* With a mailbox as long as a command can be */
+#define VIRTIO_LM_SIZE_MAX	(VIRTIO_LM_CTRL_DATA + VIRTIO_LM_CTRL_LEN_MASK)
+
 /**
  * virtio_lm_block_offset - where the LM block is in the BAR
  * @bar_len: length of the BAR that holds the notify structure
@@ -191,7 +194,8 @@ int virtio_lm_map(struct virtio_lm_func *func)
 		return -ENODEV;
 	}
 
-	func->lm = pci_iomap_range(pdev, func->notify.bar, offset, VIRTIO_LM_SIZE);
+	func->lm_len = min(pci_resource_len(pdev, func->notify.bar) - offset, VIRTIO_LM_SIZE_MAX);
+	func->lm = pci_iomap_range(pdev, func->notify.bar, offset, func->lm_len);
 	if (!func->lm) {
 		dev_err(&pdev->dev, "cannot map the live-migration block at BAR %u + 0x%x\n",
 			func->notify.bar, offset);

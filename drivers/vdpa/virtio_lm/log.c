@@ -94,12 +94,13 @@ static int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
 /**
  * virtio_lm_set_log_base - start to log, go over to another bitmap, or stop
  * @vdpa: the vDPA device
- * @asid: its only address space
+ * @asid: the address space that the device reaches
  * @base: DMA address of the bitmap
  * @size: of the bitmap in bytes, or 0 to stop
  *
- * Return: 0, -ERANGE if the bitmap ends where LM_END_ADDR does not reach, -EIO if the device
- *	   refused, -ENODEV if it is gone, -ETIMEDOUT if it did not stop in time
+ * Return: 0, -EINVAL if the device reaches another address space, -ERANGE if the bitmap ends where
+ *	   LM_END_ADDR does not reach, -EIO if the device refused, -ENODEV if it is gone, -ETIMEDOUT
+ *	   if it did not stop in time
  */
 int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size)
 {
@@ -112,6 +113,8 @@ int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base
 
 	if (!size)
 		ret = virtio_lm_stop_log(vlm);
+	else if (asid != vlm->group_asid[VIRTIO_LM_GROUP_DATA])
+		ret = -EINVAL;
 	else if (check_add_overflow(base, size, &end))
 		ret = -ERANGE;
 	else

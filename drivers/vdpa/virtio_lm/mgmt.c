@@ -19,7 +19,7 @@ static void virtio_lm_unmap_vqs(struct virtio_lm_vdpa *vlm)
 	int i;
 
 	/* The library maps each doorbell by itself only if it has not mapped them all */
-	for (i = 0; i < vlm->nvqs; i++) {
+	for (i = 0; i < vlm->device_vqs; i++) {
 		if (vlm->vqs[i].notify && !mdev->notify_base)
 			pci_iounmap(mdev->pci_dev, vlm->vqs[i].notify);
 		vlm->vqs[i].notify = NULL;
@@ -37,11 +37,14 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 	u64 offset;
 	int i;
 
-	vlm->num_max = 0;
 	for (i = 0; i < vlm->nvqs; i++) {
+		spin_lock_init(&vlm->vqs[i].callback.lock);
+		vlm->vqs[i].irq = -EINVAL;
+	}
+
+	vlm->num_max = 0;
+	for (i = 0; i < vlm->device_vqs; i++) {
 		vq = &vlm->vqs[i];
-		spin_lock_init(&vq->callback.lock);
-		vq->irq = -EINVAL;
 		vq->device_idx = virtio_lm_device_idx(i, plan->offer, plan->pairs,
 						      plan->device_pairs);
 
@@ -65,8 +68,11 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 				vq->device_idx, offset, func->notify.offset, func->notify.length);
 			goto err;
 		}
-		/* A VMM writes the bus's index into the page, and the device takes its own only */
-		if (vq->device_idx == i &&
+		/*
+		 * A VMM writes the bus's index into the page, and the device takes its own only. For a
+		 * guest that does without MQ, virtqueue 2 is the one in software.
+		 */
+		if (vq->device_idx == i && !(plan->software_ctrl && i == 2) &&
 		    virtio_lm_doorbell_mappable(&func->notify, offset,
 						mdev->notify_offset_multiplier, pa, PAGE_SIZE)) {
 			vq->doorbell.addr = pa;
@@ -74,6 +80,11 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 		}
 	}
 
+	/* Memory is all that limits the one in software */
+	for (; i < vlm->nvqs; i++) {
+		vlm->vqs[i].num_max = vlm->num_max;
+		vlm->vqs[i].num = vlm->num_max;
+	}
 	return virtio_lm_gone(func) ? -ENODEV : 0;
 
 err:
@@ -112,6 +123,7 @@ static void virtio_lm_teardown(struct virtio_lm_vdpa *vlm)
 	vlm->func->vlm = NULL;
 	virtio_lm_free_irqs(vlm);
 	virtio_lm_unmap_vqs(vlm);
+	virtio_lm_free_as(vlm);
 }
 
 /* Is this what vhost-vdpa has made of the device? */
@@ -137,21 +149,26 @@ static void virtio_lm_report_waiting(struct work_struct *work)
 }
 
 /*
- * DMA goes through the function's own IOMMU domain: neither set_map nor dma_map, so one group
- * and one address space. Linux 6.18 put the DMA device into a union.
+ * Without a control virtqueue in software, vhost-vdpa attaches a domain of its own to the function,
+ * so there is one group and one address space. Linux 6.18 put the DMA device into a union.
  */
-static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const char *name)
+static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const char *name,
+					      bool software_ctrl)
 {
-	const struct vdpa_config_ops *ops = virtio_lm_vdpa_ops(func);
+	const struct vdpa_config_ops *ops = virtio_lm_vdpa_ops(func, software_ctrl);
+	unsigned int groups = software_ctrl ? VIRTIO_LM_NUM_GROUPS : 1;
+	unsigned int spaces = software_ctrl ? VIRTIO_LM_NUM_AS : 1;
 	struct device *dev = &func->mdev.pci_dev->dev;
 	struct virtio_lm_vdpa *vlm;
 
 #ifdef VIRTIO_LM_VDPA_HAS_VMAP
-	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, ops, NULL, 1, 1, name, false);
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, ops, NULL, groups, spaces,
+				name, false);
 	if (!IS_ERR(vlm))
 		vlm->vdpa.vmap.dma_dev = dev;
 #else
-	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, ops, 1, 1, name, false);
+	vlm = vdpa_alloc_device(struct virtio_lm_vdpa, vdpa, dev, ops, groups, spaces, name,
+				false);
 	if (!IS_ERR(vlm))
 		vlm->vdpa.dma_dev = dev;
 #endif
@@ -220,7 +237,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	if (ret)
 		return ret;
 
-	vlm = virtio_lm_alloc(func, name);
+	vlm = virtio_lm_alloc(func, name, plan.software_ctrl);
 	if (IS_ERR(vlm))
 		return PTR_ERR(vlm);
 
@@ -232,6 +249,11 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	mutex_init(&vlm->lock);
 	spin_lock_init(&vlm->config_callback.lock);
 	INIT_DELAYED_WORK(&vlm->waiting, virtio_lm_report_waiting);
+	vlm->software_ctrl = plan.software_ctrl;
+	virtio_lm_init_as(vlm);
+	ret = virtio_lm_init_ctrl(vlm);
+	if (ret)
+		goto err;
 
 	vlm->vqs = kvcalloc(plan.nvqs, sizeof(*vlm->vqs), GFP_KERNEL);
 	if (!vlm->vqs) {
@@ -239,6 +261,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 		goto err;
 	}
 	vlm->nvqs = plan.nvqs;
+	vlm->device_vqs = plan.nvqs - plan.software_ctrl;
 
 	ret = virtio_lm_setup(vlm, &plan);
 	if (ret)
@@ -250,6 +273,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 
 err:
 	virtio_lm_teardown(vlm);
+	virtio_lm_free_ctrl(vlm);
 	put_device(&vlm->vdpa.dev);
 	return ret;
 }
@@ -269,6 +293,7 @@ static void virtio_lm_dev_del(struct vdpa_mgmt_dev *mgmt, struct vdpa_device *vd
 	_vdpa_unregister_device(vdpa);
 	cancel_delayed_work_sync(&vlm->waiting);
 	virtio_lm_reset_vdpa(vlm);
+	virtio_lm_free_ctrl(vlm);
 	virtio_lm_teardown(vlm);
 	put_device(&vdpa->dev);
 }
@@ -304,7 +329,8 @@ static int virtio_lm_dev_set_attr(struct vdpa_mgmt_dev *mgmt, struct vdpa_device
 	}
 	ret = virtio_lm_read_config(vlm->func, &config);
 	if (!ret)
-		ret = virtio_lm_check_mac(vlm->func, set->net.mac, vlm->offer, &config);
+		ret = virtio_lm_check_mac(vlm->func, set->net.mac, vlm->offer,
+					  vlm->software_ctrl, &config);
 	if (ret)
 		return ret;
 

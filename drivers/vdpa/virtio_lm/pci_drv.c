@@ -94,6 +94,7 @@ static int virtio_lm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ret = virtio_lm_map(func);
 	if (ret)
 		goto err_modern;
+	virtio_lm_find_mailbox(func);
 
 	/* Whoever drove it before may have left it in any state */
 	ret = virtio_lm_reset_device(func);

@@ -10,17 +10,17 @@
 #include "virtio_lm_vdpa.h"
 
 /*
- * With CTRL_RX a guest can have the device filter, and it would by its own address. The operations
- * of the management API have no extack.
+ * With CTRL_RX a guest can have the device filter, and it would by its own address, which only a
+ * mailbox can change. The operations of the management API have no extack.
  */
-int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer,
+int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer, bool software_ctrl,
 			const struct virtio_net_config *config)
 {
 	if (!is_valid_ether_addr(mac)) {
 		dev_info(func_dev(func), "mac %pM is not a unicast address\n", mac);
 		return -EINVAL;
 	}
-	if (offer & BIT_ULL(VIRTIO_NET_F_CTRL_RX) &&
+	if (offer & BIT_ULL(VIRTIO_NET_F_CTRL_RX) && !software_ctrl &&
 	    !ether_addr_equal_unaligned(mac, config->mac)) {
 		dev_info(func_dev(func),
 			 "mac %pM with CTRL_RX (0x%llx): the device would filter for its own %pM\n",
@@ -64,7 +64,8 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MAX_VQP))
 		requested = add->net.max_vq_pairs;
 
-	plan->offer = virtio_lm_default_features(func->features);
+	plan->offer = virtio_lm_default_features(func->features, func->ctrl_size,
+						 requested ?: device_pairs);
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_FEATURES))
 		plan->offer = add->device_features;
 	else
@@ -96,13 +97,16 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 		return -EINVAL;
 	}
 
+	plan->software_ctrl = virtio_lm_software_ctrl(plan->offer, func->ctrl_size);
 	if (plan->config.has_mac) {
-		ret = virtio_lm_check_mac(func, plan->config.mac, plan->offer, &config);
+		ret = virtio_lm_check_mac(func, plan->config.mac, plan->offer,
+					  plan->software_ctrl, &config);
 		if (ret)
 			return ret;
 	}
 
-	ret = virtio_lm_pairs(plan->offer, requested, device_pairs, func->num_queues);
+	ret = virtio_lm_pairs(plan->offer, plan->software_ctrl, requested, device_pairs,
+			      func->num_queues);
 	if (ret < 0) {
 		dev_info(dev,
 			 "max_vqp %u: the device has %u queue pairs, %u virtqueues; two pairs or more need MQ and CTRL_VQ in device_features, one pair of several must be without MQ\n",

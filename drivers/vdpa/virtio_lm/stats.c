@@ -8,12 +8,28 @@
 
 #include "virtio_lm_vdpa.h"
 
+/* Virtio 1.3, 5.1.6.5, in the order of the classes' numbers */
+static const char * const virtio_lm_classes[VIRTIO_LM_CTRL_CLASSES] = {
+	"rx_commands", "mac_commands", "vlan_commands", "announce_commands", "mq_commands",
+	"guest_offloads_commands", "other_commands",
+};
+
 static int virtio_lm_put_stat(struct sk_buff *msg, const char *name, u64 value)
 {
 	if (nla_put_string(msg, VDPA_ATTR_DEV_VENDOR_ATTR_NAME, name) ||
 	    nla_put_u64_64bit(msg, VDPA_ATTR_DEV_VENDOR_ATTR_VALUE, value, VDPA_ATTR_PAD))
 		return -EMSGSIZE;
 	return 0;
+}
+
+static int virtio_lm_put_ctrl_stats(struct virtio_lm_vdpa *vlm, struct sk_buff *msg)
+{
+	int i, ret;
+
+	ret = virtio_lm_put_stat(msg, "errors", vlm->ctrl.errors);
+	for (i = 0; i < VIRTIO_LM_CTRL_CLASSES && !ret; i++)
+		ret = virtio_lm_put_stat(msg, virtio_lm_classes[i], vlm->ctrl.commands[i]);
+	return ret;
 }
 
 /**
@@ -33,6 +49,7 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 	struct virtio_lm_vq *vq;
 	unsigned long flags;
 	u64 calls;
+	u16 avail, used;
 	u32 ring;
 	int ret;
 
@@ -42,10 +59,19 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 	}
 	vq = &vlm->vqs[idx];
 
-	ret = virtio_lm_get_ring(vlm->func, vq->device_idx, &ring);
-	if (ret) {
-		NL_SET_ERR_MSG_MOD(extack, "the device is gone");
-		return ret;
+	guard(mutex)(&vlm->lock);
+
+	if (virtio_lm_is_ctrl(vlm, idx)) {
+		avail = vlm->ctrl.avail_idx;
+		used = vlm->ctrl.used_idx;
+	} else {
+		ret = virtio_lm_get_ring(vlm->func, vq->device_idx, &ring);
+		if (ret) {
+			NL_SET_ERR_MSG_MOD(extack, "the device is gone");
+			return ret;
+		}
+		avail = ring & VIRTIO_LM_RING_STATE_AVAIL_MASK;
+		used = ring >> VIRTIO_LM_RING_STATE_USED_SHIFT;
 	}
 
 	spin_lock_irqsave(&vq->callback.lock, flags);
@@ -56,8 +82,10 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 	if (!ret)
 		ret = virtio_lm_put_stat(msg, "calls", calls);
 	if (!ret)
-		ret = virtio_lm_put_stat(msg, "avail_idx", ring & VIRTIO_LM_RING_STATE_AVAIL_MASK);
+		ret = virtio_lm_put_stat(msg, "avail_idx", avail);
 	if (!ret)
-		ret = virtio_lm_put_stat(msg, "used_idx", ring >> VIRTIO_LM_RING_STATE_USED_SHIFT);
+		ret = virtio_lm_put_stat(msg, "used_idx", used);
+	if (!ret && virtio_lm_is_ctrl(vlm, idx))
+		ret = virtio_lm_put_ctrl_stats(vlm, msg);
 	return ret;
 }

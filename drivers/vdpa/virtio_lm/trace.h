@@ -78,6 +78,27 @@ DEFINE_EVENT(virtio_lm_switch, virtio_lm_resume,
 	     TP_ARGS(dev, us, ret)
 );
 
+TRACE_EVENT(virtio_lm_command,
+	    TP_PROTO(struct device *dev, u8 class, u8 cmd, u32 len, s64 us, int ret),
+	    TP_ARGS(dev, class, cmd, len, us, ret),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(u8, class)
+			     __field(u8, cmd)
+			     __field(u32, len)
+			     __field(s64, us)
+			     __field(int, ret)
+	    ),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->class = class;
+			   __entry->cmd = cmd;
+			   __entry->len = len;
+			   __entry->us = us;
+			   __entry->ret = ret;
+	    ),
+	    TP_printk("%s class=%u cmd=%u len=%u us=%lld ret=%d", __get_str(dev),
+		      __entry->class, __entry->cmd, __entry->len, __entry->us, __entry->ret)
+);
+
 #ifdef VDPA_LOG_F_FAULT
 TRACE_EVENT(virtio_lm_set_log,
 	    TP_PROTO(struct device *dev, u64 base, u64 size, s64 us, int ret),

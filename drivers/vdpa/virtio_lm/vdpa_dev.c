@@ -52,10 +52,13 @@ static u32 virtio_lm_get_vq_align(struct vdpa_device *vdpa)
 	return PAGE_SIZE;
 }
 
-/* One function without PASID has one address space, hence one group */
+/*
+ * One function without PASID reaches one address space, so all that the device serves is one group.
+ * A control virtqueue in software is served by the CPU, which can reach another one.
+ */
 static u32 virtio_lm_get_vq_group(struct vdpa_device *vdpa, u16 idx)
 {
-	return 0;
+	return virtio_lm_is_ctrl(to_vlm(vdpa), idx) ? VIRTIO_LM_GROUP_CTRL : VIRTIO_LM_GROUP_DATA;
 }
 
 /**
@@ -95,6 +98,11 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 		vq->device = 0;
 	}
 	virtio_lm_set_callback(&vlm->config_callback, &none);
+	WRITE_ONCE(vlm->ctrl.vq, NULL);
+	virtio_lm_set_ctrl_idx(vlm, 0);
+	WRITE_ONCE(vlm->ctrl.mac_set, false);
+	for (i = 0; i < VIRTIO_LM_NUM_GROUPS; i++)
+		vlm->group_asid[i] = 0;
 
 	trace_virtio_lm_status(&vlm->vdpa.dev, vlm->status, 0, ret);
 	WRITE_ONCE(vlm->features, 0);
@@ -112,12 +120,18 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 static int virtio_lm_reset(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	int ret;
 
 	scoped_guard(mutex, &vlm->lock) {
 		vlm->user = task_tgid_nr(current);
 		get_task_comm(vlm->comm, current->group_leader);
 	}
-	return virtio_lm_reset_vdpa(vlm);
+	ret = virtio_lm_reset_vdpa(vlm);
+	if (ret)
+		return ret;
+
+	guard(mutex)(&vlm->lock);
+	return virtio_lm_attach(vlm);
 }
 
 static u64 virtio_lm_get_device_features(struct vdpa_device *vdpa)
@@ -175,7 +189,7 @@ static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
 	if (offset >= VIRTIO_LM_CONFIG_SIZE || virtio_lm_read_config(vlm->func, &config))
 		return;
 
-	virtio_lm_overlay_config(&config, &vlm->config);
+	virtio_lm_overlay_config(&config, &vlm->config, READ_ONCE(vlm->ctrl.mac_set));
 	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, VIRTIO_LM_CONFIG_SIZE - offset));
 }
 
@@ -202,6 +216,7 @@ static void virtio_lm_set_config_cb(struct vdpa_device *vdpa, struct vdpa_callba
 static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
 {
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
+	int ret;
 
 	vp_modern_set_status(mdev, status & ~VIRTIO_CONFIG_S_FEATURES_OK);
 	if (!vlm->features) {
@@ -212,12 +227,17 @@ static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
 	vp_modern_set_features(mdev, virtio_lm_driver_features(vlm->features, vlm->func->features,
 							       mdev->common_len));
 	vp_modern_set_status(mdev, status);
-	if (vp_modern_get_status(mdev) & VIRTIO_CONFIG_S_FEATURES_OK)
-		return 0;
+	if (!(vp_modern_get_status(mdev) & VIRTIO_CONFIG_S_FEATURES_OK)) {
+		dev_err_ratelimited(&vlm->vdpa.dev, "device does not take features 0x%llx\n",
+				    vlm->features);
+		return -EINVAL;
+	}
 
-	dev_err_ratelimited(&vlm->vdpa.dev, "device does not take features 0x%llx\n",
-			    vlm->features);
-	return -EINVAL;
+	/* The features cannot be taken back any more */
+	ret = virtio_lm_apply_mac(vlm);
+	if (ret)
+		virtio_lm_set_needs_reset(vlm);
+	return ret;
 }
 
 /*
@@ -359,7 +379,10 @@ static int virtio_lm_resume_vdpa(struct vdpa_device *vdpa)
 		return ret;
 
 	vlm->suspended = false;
-	return virtio_lm_resume(vlm->func);
+	ret = virtio_lm_resume(vlm->func);
+	/* What was made available meanwhile is served, as a resume of the device does */
+	virtio_lm_kick_ctrl(vlm);
+	return ret;
 }
 
 static int virtio_lm_get_vendor_vq_stats(struct vdpa_device *vdpa, u16 idx, struct sk_buff *msg,
@@ -411,32 +434,56 @@ static void virtio_lm_free(struct vdpa_device *vdpa)
 	.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats, \
 	.free			= virtio_lm_free
 
+/* With a control virtqueue in software */
+#define VIRTIO_LM_AS_OPS \
+	.set_group_asid		= virtio_lm_set_group_asid, \
+	.dma_map		= virtio_lm_dma_map, \
+	.dma_unmap		= virtio_lm_dma_unmap, \
+	.reset_map		= virtio_lm_reset_map, \
+	.get_iova_range		= virtio_lm_get_iova_range
+
 static const struct vdpa_config_ops virtio_lm_ops = {
 	VIRTIO_LM_VDPA_OPS,
 };
 
+static const struct vdpa_config_ops virtio_lm_as_ops = {
+	VIRTIO_LM_VDPA_OPS,
+	VIRTIO_LM_AS_OPS,
+};
+
 #ifdef VDPA_LOG_F_FAULT
+#define VIRTIO_LM_LOG_OPS \
+	.set_log_base		= virtio_lm_set_log_base, \
+	.get_log_status		= virtio_lm_get_log_status
+
 static const struct vdpa_config_ops virtio_lm_log_ops = {
 	VIRTIO_LM_VDPA_OPS,
-	.set_log_base		= virtio_lm_set_log_base,
-	.get_log_status		= virtio_lm_get_log_status,
+	VIRTIO_LM_LOG_OPS,
+};
+
+static const struct vdpa_config_ops virtio_lm_as_log_ops = {
+	VIRTIO_LM_VDPA_OPS,
+	VIRTIO_LM_AS_OPS,
+	VIRTIO_LM_LOG_OPS,
 };
 #endif
 
 /**
  * virtio_lm_vdpa_ops - the operations of a function's vDPA device
  * @func: the function
+ * @software_ctrl: the vDPA device has a control virtqueue in software
  *
  * A dirty log that cannot tell that it misses pages is of no use to a VMM, and not offered: it
  * needs VIRTIO_LM_CAP_FAULT.
  *
  * Return: operations of the module's, which outlive @func
  */
-const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func)
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func,
+						 bool software_ctrl)
 {
 #ifdef VDPA_LOG_F_FAULT
 	if (func->caps & VIRTIO_LM_CAP_FAULT)
-		return &virtio_lm_log_ops;
+		return software_ctrl ? &virtio_lm_as_log_ops : &virtio_lm_log_ops;
 #endif
-	return &virtio_lm_ops;
+	return software_ctrl ? &virtio_lm_as_ops : &virtio_lm_ops;
 }

@@ -7,11 +7,14 @@
  *
  *   func       what a PCI function does by itself: registers, reset, features
  *   lm         its LM block
+ *   mailbox    its control mailbox
  *   features   what can be decided without touching a device;
  *   config     so can this, of the configuration
  *   irq        its interrupts, and the callbacks that they invoke
  *   log        logs what the device writes, where the bus has a dirty log
  *   status     whether the device still is what the bus has made of it
+ *   as         what of memory the device reaches, and what the control virtqueue
+ *   ctrl       the control virtqueue in software
  *   vq         what is done to a virtqueue of the device
  *   vq_ops     the bus's operations on virtqueues
  *   stats      their counters
@@ -27,6 +30,7 @@
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/vdpa.h>
+#include <linux/vhost_iotlb.h>
 #include <linux/virtio_lm.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci_modern.h>
@@ -45,6 +49,15 @@
 
 /* Virtio 1.3, 2.7 and 2.8: no virtqueue is larger */
 #define VIRTIO_LM_VQ_NUM_MAX	32768
+
+/* Groups of virtqueues, and address spaces, with a control virtqueue in software */
+#define VIRTIO_LM_GROUP_DATA	0
+#define VIRTIO_LM_GROUP_CTRL	1
+#define VIRTIO_LM_NUM_GROUPS	2
+#define VIRTIO_LM_NUM_AS	2
+
+/* Classes of control commands that are counted apart (virtio 1.3, 5.1.6.5), and the others */
+#define VIRTIO_LM_CTRL_CLASSES	7
 
 struct virtio_lm_vdpa;
 
@@ -67,9 +80,12 @@ struct virtio_lm_notify {
  * @id_table: the one class of device that @mgmt can create, and a terminator
  * @notify: its notify structure
  * @lm: its LM block
+ * @lm_len: bytes of it that are mapped
  * @features: of what the device offers, what this driver can pass on
  * @num_queues: virtqueues of the device that the LM block has a register for
  * @caps: LM_CAPS
+ * @ctrl_size: bytes of the longest command that its control mailbox takes, 0 without a mailbox
+ * @ctrl_tag: of the last command
  * @saved: its configuration space, for after a reset of its link
  * @lock: held while @vlm is changed, with what it has of the function, and while it is used by who
  *	neither holds the vDPA core's device lock nor runs while tasks are frozen
@@ -81,9 +97,12 @@ struct virtio_lm_func {
 	struct virtio_device_id id_table[2];
 	struct virtio_lm_notify notify;
 	void __iomem *lm;
+	u32 lm_len;
 	u64 features;
 	u16 num_queues;
 	u32 caps;
+	u32 ctrl_size;
+	u16 ctrl_tag;
 	struct pci_saved_state *saved;
 	struct mutex lock;	/* see above */
 	struct virtio_lm_vdpa *vlm;
@@ -163,13 +182,46 @@ struct virtio_lm_config {
 };
 
 /**
+ * struct virtio_lm_as - one address space
+ * @domain: what the device reaches if it is attached, or NULL as long as none was needed
+ * @iotlb: the same, for the CPU; each page in it is held
+ */
+struct virtio_lm_as {
+	struct iommu_domain *domain;
+	struct vhost_iotlb iotlb;
+};
+
+/**
+ * struct virtio_lm_ctrl - the control virtqueue in software
+ * @vq: its settings while it is enabled, or NULL
+ * @work: serves it
+ * @command: the command that is being served; as long as the mailbox
+ * @avail_idx: index of the next available descriptor chain
+ * @used_idx: index of the next used element
+ * @mac_set: the driver has set a MAC address since the last reset
+ * @commands: commands that were served, by their class
+ * @errors: how many of them were acked as an error
+ */
+struct virtio_lm_ctrl {
+	struct virtio_lm_vq *vq;
+	struct work_struct work;
+	u8 *command;
+	u16 avail_idx;
+	u16 used_idx;
+	bool mac_set;
+	u64 commands[VIRTIO_LM_CTRL_CLASSES];
+	u64 errors;
+};
+
+/**
  * struct virtio_lm_vdpa - one vDPA device, from "vdpa dev add" to "vdpa dev del"
  * @vdpa: what the bus sees
  * @func: the function that it runs on
  * @lock: held by every operation that selects a queue or a feature word in the common
  *	configuration, or changes the state below. The bus is no help: vhost-vdpa's ioctls, the
  *	management API and virtio_vdpa hold different locks. Not needed for what is set before the
- *	bus sees the device and stays (@offer, @config, @nvqs, @num_max), nor to read @features, a
+ *	bus sees the device and stays (@offer, @config, @nvqs, @device_vqs, @software_ctrl,
+ *	@num_max), nor to read @features, a
  *	queue's @running and @ready, for which their own access is enough; the callbacks have
  *	locks of their own, and @vectors is changed with the lock of @func
  * @offer: feature bits offered to the bus
@@ -188,8 +240,14 @@ struct virtio_lm_config {
  * @vectors: MSI-X vectors are allocated
  * @irqs_on: the interrupts are enabled
  * @nvqs: virtqueues in @vqs
+ * @device_vqs: those that the device serves
+ * @software_ctrl: the other one is the control virtqueue, in software
  * @num_max: size of the largest of them
  * @vqs: the virtqueues
+ * @ctrl: the control virtqueue in software
+ * @as: the address spaces, if there is one
+ * @group_asid: which of them each group is bound to
+ * @attached: the one that the device reaches, or NULL if that is the DMA API's
  * @config_name: of the configuration interrupt
  * @deleting: it is about to be deleted, and cannot be started any more
  * @user: process that opened or reset it last
@@ -215,8 +273,14 @@ struct virtio_lm_vdpa {
 	bool vectors;
 	bool irqs_on;
 	u16 nvqs;
+	u16 device_vqs;
+	bool software_ctrl;
 	u16 num_max;
 	struct virtio_lm_vq *vqs;
+	struct virtio_lm_ctrl ctrl;
+	struct virtio_lm_as as[VIRTIO_LM_NUM_AS];
+	unsigned int group_asid[VIRTIO_LM_NUM_GROUPS];
+	struct virtio_lm_as *attached;
 	char config_name[48];
 	bool deleting;
 	pid_t user;
@@ -233,6 +297,7 @@ struct virtio_lm_vdpa {
  * @pairs: its queue pairs
  * @device_pairs: the device's max_virtqueue_pairs
  * @nvqs: its virtqueues
+ * @software_ctrl: the last of them is the control virtqueue, in software
  */
 struct virtio_lm_plan {
 	struct virtio_lm_config config;
@@ -240,6 +305,7 @@ struct virtio_lm_plan {
 	u16 pairs;
 	u16 device_pairs;
 	u16 nvqs;
+	bool software_ctrl;
 };
 
 static inline struct virtio_lm_vdpa *to_vlm(const struct vdpa_device *vdpa)
@@ -275,20 +341,25 @@ int virtio_lm_resume(struct virtio_lm_func *func);
 int virtio_lm_get_ring(struct virtio_lm_func *func, u16 device_idx, u32 *ring);
 int virtio_lm_set_ring(struct virtio_lm_func *func, u16 device_idx, u32 ring);
 
+/* mailbox.c */
+void virtio_lm_find_mailbox(struct virtio_lm_func *func);
+int virtio_lm_run_command(struct virtio_lm_func *func, const void *command, u32 len, u8 *ack);
+
 /* features.c */
 u64 virtio_lm_usable_features(u64 device, u32 caps);
 u64 virtio_lm_overlay_features(const struct virtio_lm_config *config);
 u64 virtio_lm_driver_features(u64 bus, u64 usable, size_t common_len);
-u64 virtio_lm_default_features(u64 usable);
+u64 virtio_lm_default_features(u64 usable, bool mailbox, u16 pairs);
+bool virtio_lm_software_ctrl(u64 offer, bool mailbox);
 u64 virtio_lm_features_lacking_ctrl_vq(u64 offer);
 bool virtio_lm_multiqueue(u64 offer);
-int virtio_lm_pairs(u64 offer, u16 requested, u16 device_pairs, u16 num_queues);
+int virtio_lm_pairs(u64 offer, bool software_ctrl, u16 requested, u16 device_pairs, u16 num_queues);
 u16 virtio_lm_device_idx(u16 idx, u64 offer, u16 pairs, u16 device_pairs);
 
 /* config.c */
 int virtio_lm_read_config(struct virtio_lm_func *func, struct virtio_net_config *config);
 void virtio_lm_overlay_config(struct virtio_net_config *config,
-			      const struct virtio_lm_config *overlay);
+			      const struct virtio_lm_config *overlay, bool mac_set);
 
 /* irq.c */
 int virtio_lm_request_irqs(struct virtio_lm_vdpa *vlm);
@@ -313,9 +384,35 @@ void virtio_lm_mark_external_reset(struct virtio_lm_vdpa *vlm);
 int virtio_lm_recover(struct virtio_lm_vdpa *vlm);
 void virtio_lm_prepare_del(struct virtio_lm_vdpa *vlm);
 
+/* as.c */
+void virtio_lm_init_as(struct virtio_lm_vdpa *vlm);
+void virtio_lm_free_as(struct virtio_lm_vdpa *vlm);
+int virtio_lm_attach(struct virtio_lm_vdpa *vlm);
+int virtio_lm_ctrl_copy(struct virtio_lm_vdpa *vlm, u64 iova, void *buf, size_t len,
+			unsigned int perm);
+int virtio_lm_ctrl_read16(struct virtio_lm_vdpa *vlm, u64 iova, u16 *value);
+int virtio_lm_ctrl_write16(struct virtio_lm_vdpa *vlm, u64 iova, u16 value);
+int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size, u64 pa,
+		      u32 perm, void *opaque);
+int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size);
+int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid);
+int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsigned int asid);
+struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa);
+
+/* ctrl.c */
+bool virtio_lm_is_ctrl(const struct virtio_lm_vdpa *vlm, u16 idx);
+int virtio_lm_check_ctrl(const struct virtio_lm_vq *vq);
+void virtio_lm_kick_ctrl(struct virtio_lm_vdpa *vlm);
+void virtio_lm_enable_ctrl(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq);
+void virtio_lm_disable_ctrl(struct virtio_lm_vdpa *vlm);
+void virtio_lm_set_ctrl_idx(struct virtio_lm_vdpa *vlm, u16 avail_idx);
+int virtio_lm_init_ctrl(struct virtio_lm_vdpa *vlm);
+void virtio_lm_free_ctrl(struct virtio_lm_vdpa *vlm);
+int virtio_lm_apply_mac(struct virtio_lm_vdpa *vlm);
+
 /* vq.c */
 bool virtio_lm_packed(const struct virtio_lm_vdpa *vlm);
-void virtio_lm_kick(struct virtio_lm_vq *vq);
+void virtio_lm_kick(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq);
 void virtio_lm_run_vq(struct virtio_lm_vq *vq, bool run);
 void virtio_lm_log_vq(struct virtio_lm_vdpa *vlm, u16 idx, const char *what, int err);
 int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_state *state);
@@ -345,11 +442,12 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 		       struct netlink_ext_ack *extack);
 
 /* vdpa_dev.c */
-const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func,
+						 bool software_ctrl);
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 
 /* provision.c */
-int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer,
+int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer, bool software_ctrl,
 			const struct virtio_net_config *config);
 int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config *add,
 		   struct virtio_lm_plan *plan);

@@ -160,7 +160,7 @@ static void default_offer_suits_shadow_virtqueues(struct kunit *test)
 		VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_MRG_RXBUF,
 		VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
 	};
-	u64 offer = virtio_lm_default_features(U64_MAX);
+	u64 offer = virtio_lm_default_features(U64_MAX, false, 4);
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(masked); i++)
@@ -169,7 +169,33 @@ static void default_offer_suits_shadow_virtqueues(struct kunit *test)
 		KUNIT_EXPECT_TRUE_MSG(test, offer & BIT_ULL(offered[i]), "bit %u", offered[i]);
 
 	KUNIT_EXPECT_EQ(test, virtio_lm_features_lacking_ctrl_vq(offer), 0);
-	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(MUST), MUST);
+	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(MUST, true, 4), MUST);
+}
+
+static void a_mailbox_brings_the_control_virtqueue(struct kunit *test)
+{
+	u64 none = virtio_lm_default_features(U64_MAX, false, 4);
+	u64 one = virtio_lm_default_features(U64_MAX, true, 1);
+	u64 four = virtio_lm_default_features(U64_MAX, true, 4);
+
+	KUNIT_EXPECT_EQ(test, none & (CVQ | MQ), 0);
+	KUNIT_EXPECT_EQ(test, one & (CVQ | MQ), CVQ);
+	KUNIT_EXPECT_EQ(test, four, one | MQ);
+	KUNIT_EXPECT_EQ(test, one & ~none, CVQ | BIT_ULL(VIRTIO_NET_F_CTRL_RX) |
+			BIT_ULL(VIRTIO_NET_F_CTRL_RX_EXTRA) | BIT_ULL(VIRTIO_NET_F_CTRL_VLAN) |
+			BIT_ULL(VIRTIO_NET_F_CTRL_MAC_ADDR) | BIT_ULL(VIRTIO_NET_F_GUEST_ANNOUNCE) |
+			BIT_ULL(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS));
+	/* a device without one has none by default */
+	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(~CVQ, true, 4), none);
+}
+
+static void a_packed_control_virtqueue_is_the_devices_own(struct kunit *test)
+{
+	KUNIT_EXPECT_TRUE(test, virtio_lm_software_ctrl(MUST | CVQ, true));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST | CVQ, false));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST, true));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST | CVQ | BIT_ULL(VIRTIO_F_RING_PACKED),
+							 true));
 }
 
 static void ctrl_vq_dependants_come_with_it(struct kunit *test)
@@ -236,31 +262,32 @@ static void ring_reset_is_for_the_driver(struct kunit *test)
 
 static void pairs_without_multiqueue(struct kunit *test)
 {
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 1, 2), 1);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 1, 1, 3), 1);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 8, 17), 1);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 2, 8, 17), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, 0, 1, 1), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ, 0, 1, 3), 1);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ, 0, 1, 2), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, false, 0, 1, 2), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, false, 1, 1, 3), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, false, 0, 8, 17), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, false, 2, 8, 17), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST, false, 0, 1, 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ, false, 0, 1, 3), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ, false, 0, 1, 2), -EINVAL);
 }
 
 static void pairs_with_multiqueue(struct kunit *test)
 {
 	u64 mq = MUST | CVQ | MQ;
 
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, 4, 9), 4);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 3, 4, 9), 3);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 5, 4, 9), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 1, 4, 9), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 1, 1, 3), 1);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ | RSS, 2, 4, 9), 2);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 0, 4, 9), 4);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 3, 4, 9), 3);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 5, 4, 9), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 1, 4, 9), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 1, 1, 3), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, true, 1, 4, 9), 1);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(MUST | CVQ | RSS, false, 2, 4, 9), 2);
 
 	/* devices that lie about their pairs */
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, 0, 9), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, 4, 8), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 0, U16_MAX, VIRTIO_LM_MAX_VQS), -EINVAL);
-	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, 2, 0x8000, U16_MAX), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 0, 0, 9), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 0, 4, 8), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 0, U16_MAX, VIRTIO_LM_MAX_VQS), -EINVAL);
+	KUNIT_EXPECT_EQ(test, virtio_lm_pairs(mq, false, 2, 0x8000, U16_MAX), -EINVAL);
 }
 
 static void control_queue_keeps_its_place(struct kunit *test)
@@ -285,15 +312,18 @@ static void overlay_replaces_what_was_given(struct kunit *test)
 	};
 
 	ether_addr_copy(config.mac, own);
-	virtio_lm_overlay_config(&config, &overlay);
+	virtio_lm_overlay_config(&config, &overlay, false);
 	KUNIT_EXPECT_TRUE(test, ether_addr_equal_unaligned(config.mac, own));
 	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.mtu), 1500);
 	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.max_virtqueue_pairs), 4);
 
 	overlay.has_mac = true;
+	virtio_lm_overlay_config(&config, &overlay, true);
+	KUNIT_EXPECT_TRUE(test, ether_addr_equal_unaligned(config.mac, own));
+
 	overlay.mtu = 1400;
 	overlay.max_pairs = 2;
-	virtio_lm_overlay_config(&config, &overlay);
+	virtio_lm_overlay_config(&config, &overlay, false);
 	KUNIT_EXPECT_TRUE(test, ether_addr_equal_unaligned(config.mac, overlay.mac));
 	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.mtu), 1400);
 	KUNIT_EXPECT_EQ(test, __virtio16_to_cpu(true, config.max_virtqueue_pairs), 2);
@@ -311,6 +341,8 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(ring_packed_stays_in_the_ring),
 	KUNIT_CASE(ring_packed_can_go_on),
 	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
+	KUNIT_CASE(a_mailbox_brings_the_control_virtqueue),
+	KUNIT_CASE(a_packed_control_virtqueue_is_the_devices_own),
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
 	KUNIT_CASE(config_is_the_same_for_every_build),

@@ -15,14 +15,17 @@ bool virtio_lm_packed(const struct virtio_lm_vdpa *vlm)
 	return vlm->features & BIT_ULL(VIRTIO_F_RING_PACKED);
 }
 
-/* Ring the doorbell of a queue that runs */
-void virtio_lm_kick(struct virtio_lm_vq *vq)
+/* Ring the doorbell of a queue that runs, or wake who serves it. Any context */
+void virtio_lm_kick(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 {
 	if (!READ_ONCE(vq->running))
 		return;
 
 	atomic64_inc(&vq->kicks);
-	iowrite16(vq->device_idx, vq->notify);
+	if (vq == READ_ONCE(vlm->ctrl.vq))
+		virtio_lm_kick_ctrl(vlm);
+	else
+		iowrite16(vq->device_idx, vq->notify);
 }
 
 /*
@@ -81,6 +84,7 @@ int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_sta
 int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 {
 	bool packed = virtio_lm_packed(vlm);
+	int ret;
 
 	/* Of a size above the queue's own it is the device's to say: VMMs take num_max for each */
 	if (!vq->num || vq->num > vlm->num_max || (!packed && !is_power_of_2(vq->num)))
@@ -88,6 +92,11 @@ int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 	/* Nobody has set the addresses. QEMU's device takes 0 for a queue without rings, too */
 	if (!vq->desc)
 		return -EFAULT;
+	if (virtio_lm_is_ctrl(vlm, vq - vlm->vqs)) {
+		ret = virtio_lm_check_ctrl(vq);
+		if (ret)
+			return ret;
+	}
 	if (vq->unknown)
 		return -EIO;
 	if (!vq->has_state)
@@ -107,6 +116,14 @@ int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	u32 ring;
 	u16 num;
 	int ret;
+
+	if (virtio_lm_is_ctrl(vlm, idx)) {
+		virtio_lm_enable_ctrl(vlm, vq);
+		return 0;
+	}
+	/* The device would take what it has at that index */
+	if (idx >= vlm->device_vqs)
+		return -ENOENT;
 
 	if (vq->has_state) {
 		ring = virtio_lm_ring_encode(&vq->state, vq->packed);
@@ -146,7 +163,7 @@ int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 		/* An interrupt of the time in between found no callback */
 		virtio_lm_run_vq(vq, true);
 		virtio_lm_invoke(&vq->callback);
-		virtio_lm_kick(vq);
+		virtio_lm_kick(vlm, vq);
 		return 0;
 	}
 
@@ -239,7 +256,9 @@ int virtio_lm_stop_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 
 	WRITE_ONCE(vq->running, false);
 	/* A device that was reset from outside has no queue to stop */
-	if (vq->enabled && virtio_lm_has_queue_reset(vlm) && !virtio_lm_check(vlm, &status))
+	if (vq == vlm->ctrl.vq)
+		virtio_lm_disable_ctrl(vlm);
+	else if (vq->enabled && virtio_lm_has_queue_reset(vlm) && !virtio_lm_check(vlm, &status))
 		ret = virtio_lm_quiesce_vq(vlm, idx);
 	virtio_lm_invoke(&vq->callback);
 	virtio_lm_run_vq(vq, false);

@@ -122,7 +122,10 @@ int virtio_lm_set_vq_state(struct vdpa_device *vdpa, u16 idx,
 	ret = virtio_lm_check(vlm, &status);
 	if (ret)
 		return ret;
-	return virtio_lm_set_ring(vlm->func, vq->device_idx, ring);
+	if (vq != vlm->ctrl.vq)
+		return virtio_lm_set_ring(vlm->func, vq->device_idx, ring);
+	virtio_lm_set_ctrl_idx(vlm, state->split.avail_index);
+	return 0;
 }
 
 /* Virtio 1.3, 2.7 and 2.8.1: where a ring starts that nothing else is known of */
@@ -164,7 +167,10 @@ int virtio_lm_get_vq_state(struct vdpa_device *vdpa, u16 idx, struct vdpa_vq_sta
 	ret = virtio_lm_check(vlm, &status);
 	if (ret)
 		return ret;
-	return virtio_lm_read_state(vlm, idx, state);
+	if (vq != vlm->ctrl.vq)
+		return virtio_lm_read_state(vlm, idx, state);
+	state->split.avail_index = vlm->ctrl.avail_idx;
+	return 0;
 }
 
 /* Before DRIVER_OK it is a wish, which virtio_lm_start() carries out */
@@ -217,7 +223,7 @@ int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx)
 		return -EINVAL;
 
 	guard(mutex)(&vlm->lock);
-	return vlm->status & VIRTIO_CONFIG_S_DRIVER_OK ? vq->irq : -EINVAL;
+	return vlm->status & VIRTIO_CONFIG_S_DRIVER_OK && vq != vlm->ctrl.vq ? vq->irq : -EINVAL;
 }
 
 /*
@@ -226,10 +232,11 @@ int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx)
  */
 void virtio_lm_kick_vq(struct vdpa_device *vdpa, u16 idx)
 {
-	struct virtio_lm_vq *vq = virtio_lm_vq(to_vlm(vdpa), idx);
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
 	if (vq)
-		virtio_lm_kick(vq);
+		virtio_lm_kick(vlm, vq);
 }
 
 void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
@@ -238,7 +245,8 @@ void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
 	u16 idx = data;
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
-	if (!(READ_ONCE(vlm->features) & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA))) {
+	if (!(READ_ONCE(vlm->features) & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA)) ||
+	    vq == READ_ONCE(vlm->ctrl.vq)) {
 		virtio_lm_kick_vq(vdpa, idx);
 		return;
 	}
