@@ -64,15 +64,15 @@
 
 /*
  * What the shadow control virtqueue of a stock QEMU accepts (net/vhost-vdpa.c there), follows, and
- * says again to the destination's device.
+ * says again to the destination's device. GUEST_ANNOUNCE it does not accept: with a control
+ * virtqueue it gives its guest that feature by itself.
  */
 #define VIRTIO_LM_F_DEFAULT_CTRL (BIT_ULL(VIRTIO_NET_F_CTRL_VQ) | \
 				  BIT_ULL(VIRTIO_NET_F_CTRL_RX) | \
 				  BIT_ULL(VIRTIO_NET_F_CTRL_RX_EXTRA) | \
 				  BIT_ULL(VIRTIO_NET_F_CTRL_VLAN) | \
 				  BIT_ULL(VIRTIO_NET_F_CTRL_MAC_ADDR) | \
-				  BIT_ULL(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | \
-				  BIT_ULL(VIRTIO_NET_F_GUEST_ANNOUNCE))
+				  BIT_ULL(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS))
 
 /**
  * virtio_lm_usable_features - what of a device's features this driver can pass on

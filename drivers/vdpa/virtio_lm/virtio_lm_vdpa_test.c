@@ -183,7 +183,7 @@ static void a_mailbox_brings_the_control_virtqueue(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, four, one | MQ);
 	KUNIT_EXPECT_EQ(test, one & ~none, CVQ | BIT_ULL(VIRTIO_NET_F_CTRL_RX) |
 			BIT_ULL(VIRTIO_NET_F_CTRL_RX_EXTRA) | BIT_ULL(VIRTIO_NET_F_CTRL_VLAN) |
-			BIT_ULL(VIRTIO_NET_F_CTRL_MAC_ADDR) | BIT_ULL(VIRTIO_NET_F_GUEST_ANNOUNCE) |
+			BIT_ULL(VIRTIO_NET_F_CTRL_MAC_ADDR) |
 			BIT_ULL(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS));
 	/* a device without one has none by default */
 	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(~CVQ, true, 4), none);
