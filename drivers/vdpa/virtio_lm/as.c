@@ -4,12 +4,15 @@
  * virtqueues, for the data and for the control virtqueue, and two address spaces, and the bus says
  * which group is bound to which.
  *
- * The device reaches the address space of the data group: that one's IOMMU domain is attached to
- * the function. The CPU reaches the address space of the control group, through its IOTLB. Each
- * space is mapped in both, because the groups are bound after that, too.
+ * The CPU reaches the address space of the control group, through its IOTLB. The device reaches
+ * that of the data group: what its IOTLB holds is in an IOMMU domain, too, which is attached to the
+ * function.
  *
  * A kernel that drives the device by itself, through virtio_vdpa, maps nothing here. It uses the
  * DMA API, hence the function's default domain.
+ *
+ * vhost-vdpa maps with the lock of the VMM's memory held. It does not wait for a device then: the
+ * lock of the IOTLBs is taken for the time of an access only, inside of that of the vDPA device.
  */
 #include <linux/highmem.h>
 #include <linux/iommu.h>
@@ -20,6 +23,9 @@
 
 #include "virtio_lm_vdpa.h"
 
+/* Pages that are held or given up before others get the CPU */
+#define VIRTIO_LM_PAGES_AT_ONCE	4096
+
 /**
  * virtio_lm_init_as - begin with address spaces that are empty
  * @vlm: the vDPA device
@@ -28,40 +34,93 @@ void virtio_lm_init_as(struct virtio_lm_vdpa *vlm)
 {
 	int i;
 
+	mutex_init(&vlm->as_lock);
 	/* vhost-vdpa has a limit to the number of mappings, and has mapped what comes here */
 	for (i = 0; i < VIRTIO_LM_NUM_AS; i++)
-		vhost_iotlb_init(&vlm->as[i].iotlb, U32_MAX, 0);
+		vhost_iotlb_init(&vlm->as[i], U32_MAX, 0);
 }
 
-/* The first that needs a domain finds out what the machine lacks */
-static int virtio_lm_get_domain(struct virtio_lm_vdpa *vlm, struct virtio_lm_as *as)
+static int virtio_lm_iommu_map(struct iommu_domain *domain, u64 iova, u64 size, u64 pa, u32 perm)
+{
+	int prot = IOMMU_CACHE | (perm & VHOST_ACCESS_RO ? IOMMU_READ : 0) |
+		   (perm & VHOST_ACCESS_WO ? IOMMU_WRITE : 0);
+
+	return iommu_map(domain, iova, pa, size, prot, GFP_KERNEL_ACCOUNT);
+}
+
+/* All of an address space that is before @end, which may be NULL */
+static void virtio_lm_unfill_domain(struct iommu_domain *domain, struct vhost_iotlb *as,
+				    struct vhost_iotlb_map *end)
+{
+	struct vhost_iotlb_map *map;
+
+	for (map = vhost_iotlb_itree_first(as, 0, U64_MAX); map && map != end;
+	     map = vhost_iotlb_itree_next(map, 0, U64_MAX))
+		iommu_unmap(domain, map->start, map->size);
+}
+
+/* Not before it is attached: some IOMMUs settle only then what a domain is like */
+static int virtio_lm_fill_domain(struct iommu_domain *domain, struct vhost_iotlb *as)
+{
+	struct vhost_iotlb_map *map;
+	int ret;
+
+	for (map = vhost_iotlb_itree_first(as, 0, U64_MAX); map;
+	     map = vhost_iotlb_itree_next(map, 0, U64_MAX)) {
+		ret = virtio_lm_iommu_map(domain, map->start, map->size, map->addr, map->perm);
+		if (ret) {
+			virtio_lm_unfill_domain(domain, as, map);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+static void virtio_lm_detach(struct virtio_lm_vdpa *vlm)
+{
+	if (!vlm->attached)
+		return;
+	iommu_detach_device(vlm->domain, func_dev(vlm->func));
+	virtio_lm_unfill_domain(vlm->domain, vlm->attached, NULL);
+	iommu_domain_free(vlm->domain);
+	vlm->domain = NULL;
+	vlm->attached = NULL;
+}
+
+static int virtio_lm_attach_as(struct virtio_lm_vdpa *vlm, struct vhost_iotlb *as)
 {
 	struct device *dev = func_dev(vlm->func);
 	struct iommu_domain *domain;
+	int ret;
 
-	if (as->domain)
-		return 0;
-	/* The errors of vhost-vdpa, where it attaches a domain of its own */
+	/* The error of vhost-vdpa, where it attaches a domain of its own */
 	if (!device_iommu_capable(dev, IOMMU_CAP_CACHE_COHERENCY))
 		return -ENOTSUPP;
 
 	domain = iommu_paging_domain_alloc(dev);
 	if (IS_ERR(domain))
 		return PTR_ERR(domain);
-	as->domain = domain;
-	return 0;
-}
+	ret = iommu_attach_device(domain, dev);
+	if (ret)
+		goto err_free;
+	ret = virtio_lm_fill_domain(domain, as);
+	if (ret)
+		goto err_detach;
 
-static void virtio_lm_detach(struct virtio_lm_vdpa *vlm)
-{
-	if (vlm->attached)
-		iommu_detach_device(vlm->attached->domain, func_dev(vlm->func));
-	vlm->attached = NULL;
+	vlm->domain = domain;
+	vlm->attached = as;
+	return 0;
+
+err_detach:
+	iommu_detach_device(domain, dev);
+err_free:
+	iommu_domain_free(domain);
+	return ret;
 }
 
 /*
  * virtio_vdpa has the DMA API map its rings and buffers. Anybody else is a VMM, of whom nothing is
- * believed: what it has not mapped, the device does not reach.
+ * believed: what it has not mapped, neither the device nor the CPU reaches.
  */
 static bool virtio_lm_uses_dma_api(struct virtio_lm_vdpa *vlm)
 {
@@ -74,44 +133,46 @@ static bool virtio_lm_uses_dma_api(struct virtio_lm_vdpa *vlm)
  * virtio_lm_attach - give the device the address space that it is to reach
  * @vlm: the vDPA device, whose lock is held, and which does not run
  *
- * May sleep.
+ * If that fails, the device would reach the kernel's own memory. So it needs a reset, and cannot be
+ * started before one that succeeds in this. May sleep.
  *
  * Return: 0, -ENOTSUPP if the IOMMU is not cache coherent or there is none, -EINVAL if the function
  *	   shares its IOMMU group, or another errno
  */
 int virtio_lm_attach(struct virtio_lm_vdpa *vlm)
 {
-	struct virtio_lm_as *as = NULL;
+	struct vhost_iotlb *as = NULL;
 	int ret;
 
 	if (!vlm->software_ctrl)
 		return 0;
-	if (!virtio_lm_uses_dma_api(vlm))
+
+	guard(mutex)(&vlm->as_lock);
+
+	vlm->dma_api = virtio_lm_uses_dma_api(vlm);
+	if (!vlm->dma_api)
 		as = &vlm->as[vlm->group_asid[VIRTIO_LM_GROUP_DATA]];
 	if (vlm->attached == as)
 		return 0;
 
 	virtio_lm_detach(vlm);
-	if (!as)
-		return 0;
-
-	ret = virtio_lm_get_domain(vlm, as);
-	if (!ret)
-		ret = iommu_attach_device(as->domain, func_dev(vlm->func));
+	ret = as ? virtio_lm_attach_as(vlm, as) : 0;
 	if (ret) {
 		dev_err_ratelimited(&vlm->vdpa.dev, "cannot attach its IOMMU domain (%d)\n", ret);
-		return ret;
+		vlm->needs_reset = true;
 	}
-	vlm->attached = as;
-	return 0;
+	return ret;
 }
 
 static void virtio_lm_put_pages(u64 pa, u64 size)
 {
 	u64 pfn;
 
-	for (pfn = PHYS_PFN(pa); pfn < PHYS_PFN(pa + size); pfn++)
+	for (pfn = PHYS_PFN(pa); pfn < PHYS_PFN(pa + size); pfn++) {
 		put_page(pfn_to_page(pfn));
+		if (!(pfn % VIRTIO_LM_PAGES_AT_ONCE))
+			cond_resched();
+	}
 }
 
 /*
@@ -127,19 +188,22 @@ static int virtio_lm_get_pages(u64 pa, u64 size)
 			virtio_lm_put_pages(pa, PFN_PHYS(pfn) - pa);
 			return -ENOMEM;
 		}
+		if (!(pfn % VIRTIO_LM_PAGES_AT_ONCE))
+			cond_resched();
 	}
 	return 0;
 }
 
-static void virtio_lm_unmap_range(struct virtio_lm_as *as, u64 first, u64 last)
+static void virtio_lm_unmap_range(struct virtio_lm_vdpa *vlm, struct vhost_iotlb *as, u64 first,
+				  u64 last)
 {
 	struct vhost_iotlb_map *map;
 
-	while ((map = vhost_iotlb_itree_first(&as->iotlb, first, last))) {
-		iommu_unmap(as->domain, map->start, map->size);
+	while ((map = vhost_iotlb_itree_first(as, first, last))) {
+		if (vlm->attached == as)
+			iommu_unmap(vlm->domain, map->start, map->size);
 		virtio_lm_put_pages(map->addr, map->size);
-		vhost_iotlb_map_free(&as->iotlb, map);
-		cond_resched();
+		vhost_iotlb_map_free(as, map);
 	}
 }
 
@@ -151,13 +215,11 @@ void virtio_lm_free_as(struct virtio_lm_vdpa *vlm)
 {
 	int i;
 
+	guard(mutex)(&vlm->as_lock);
+
 	virtio_lm_detach(vlm);
-	for (i = 0; i < VIRTIO_LM_NUM_AS; i++) {
-		virtio_lm_unmap_range(&vlm->as[i], 0, U64_MAX);
-		if (vlm->as[i].domain)
-			iommu_domain_free(vlm->as[i].domain);
-		vlm->as[i].domain = NULL;
-	}
+	for (i = 0; i < VIRTIO_LM_NUM_AS; i++)
+		virtio_lm_unmap_range(vlm, &vlm->as[i], 0, U64_MAX);
 }
 
 /*
@@ -166,24 +228,31 @@ void virtio_lm_free_as(struct virtio_lm_vdpa *vlm)
  */
 static struct page *virtio_lm_ctrl_page(struct virtio_lm_vdpa *vlm, u64 iova, unsigned int perm)
 {
-	struct device *dev = func_dev(vlm->func);
 	struct vhost_iotlb_map *map;
 	struct iommu_domain *domain;
 	phys_addr_t pa;
 
-	if (vlm->attached) {
-		map = vhost_iotlb_itree_first(&vlm->as[vlm->group_asid[VIRTIO_LM_GROUP_CTRL]].iotlb,
+	if (vlm->dma_api) {
+		domain = iommu_get_domain_for_dev(func_dev(vlm->func));
+		pa = domain ? iommu_iova_to_phys(domain, iova) : iova;
+		if (!pa)
+			return NULL;
+	} else {
+		map = vhost_iotlb_itree_first(&vlm->as[vlm->group_asid[VIRTIO_LM_GROUP_CTRL]],
 					      iova, iova);
 		if (!map || !(map->perm & perm))
 			return NULL;
 		pa = map->addr + (iova - map->start);
-	} else {
-		domain = iommu_get_domain_for_dev(dev);
-		pa = domain ? iommu_iova_to_phys(domain, iova) : iova;
-		if (!pa)
-			return NULL;
 	}
 	return pfn_valid(PHYS_PFN(pa)) ? pfn_to_page(PHYS_PFN(pa)) : NULL;
+}
+
+/* What the CPU writes is in no bitmap */
+static void virtio_lm_log_ctrl(struct virtio_lm_vdpa *vlm)
+{
+	if (vlm->logging &&
+	    vlm->group_asid[VIRTIO_LM_GROUP_CTRL] == vlm->group_asid[VIRTIO_LM_GROUP_DATA])
+		vlm->log_fault = true;
 }
 
 /**
@@ -202,6 +271,10 @@ int virtio_lm_ctrl_copy(struct virtio_lm_vdpa *vlm, u64 iova, void *buf, size_t 
 	struct page *page;
 	size_t offset, n;
 
+	guard(mutex)(&vlm->as_lock);
+
+	if (perm == VHOST_ACCESS_WO && len)
+		virtio_lm_log_ctrl(vlm);
 	for (; len; len -= n, buf += n, iova += n) {
 		offset = offset_in_page(iova);
 		n = min(len, PAGE_SIZE - offset);
@@ -226,9 +299,12 @@ int virtio_lm_ctrl_copy(struct virtio_lm_vdpa *vlm, u64 iova, void *buf, size_t 
  */
 int virtio_lm_ctrl_read16(struct virtio_lm_vdpa *vlm, u64 iova, u16 *value)
 {
-	struct page *page = virtio_lm_ctrl_page(vlm, iova, VHOST_ACCESS_RO);
+	struct page *page;
 	void *at;
 
+	guard(mutex)(&vlm->as_lock);
+
+	page = virtio_lm_ctrl_page(vlm, iova, VHOST_ACCESS_RO);
 	if (!page)
 		return -EFAULT;
 	at = kmap_local_page(page);
@@ -247,9 +323,13 @@ int virtio_lm_ctrl_read16(struct virtio_lm_vdpa *vlm, u64 iova, u16 *value)
  */
 int virtio_lm_ctrl_write16(struct virtio_lm_vdpa *vlm, u64 iova, u16 value)
 {
-	struct page *page = virtio_lm_ctrl_page(vlm, iova, VHOST_ACCESS_WO);
+	struct page *page;
 	void *at;
 
+	guard(mutex)(&vlm->as_lock);
+
+	virtio_lm_log_ctrl(vlm);
+	page = virtio_lm_ctrl_page(vlm, iova, VHOST_ACCESS_WO);
 	if (!page)
 		return -EFAULT;
 	at = kmap_local_page(page);
@@ -258,43 +338,34 @@ int virtio_lm_ctrl_write16(struct virtio_lm_vdpa *vlm, u64 iova, u16 value)
 	return 0;
 }
 
-static int virtio_lm_iommu_prot(u32 perm)
-{
-	return IOMMU_CACHE | (perm & VHOST_ACCESS_RO ? IOMMU_READ : 0) |
-	       (perm & VHOST_ACCESS_WO ? IOMMU_WRITE : 0);
-}
-
 /* Of whole pages, pinned by vhost-vdpa, where nothing else is mapped */
 int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size, u64 pa,
 		      u32 perm, void *opaque)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	struct virtio_lm_as *as;
+	struct vhost_iotlb *as;
 	int ret;
 
 	if (asid >= VIRTIO_LM_NUM_AS || !size)
 		return -EINVAL;
 	as = &vlm->as[asid];
 
-	guard(mutex)(&vlm->lock);
+	guard(mutex)(&vlm->as_lock);
 
-	ret = virtio_lm_get_domain(vlm, as);
-	if (ret)
-		return ret;
 	ret = virtio_lm_get_pages(pa, size);
 	if (ret)
 		return ret;
-	ret = iommu_map(as->domain, iova, pa, size, virtio_lm_iommu_prot(perm),
-			GFP_KERNEL_ACCOUNT);
+	ret = vhost_iotlb_add_range(as, iova, iova + size - 1, pa, perm);
 	if (ret)
 		goto err_pages;
-	ret = vhost_iotlb_add_range(&as->iotlb, iova, iova + size - 1, pa, perm);
+	if (vlm->attached == as)
+		ret = virtio_lm_iommu_map(vlm->domain, iova, size, pa, perm);
 	if (ret)
-		goto err_iommu;
+		goto err_iotlb;
 	return 0;
 
-err_iommu:
-	iommu_unmap(as->domain, iova, size);
+err_iotlb:
+	vhost_iotlb_del_range(as, iova, iova + size - 1);
 err_pages:
 	virtio_lm_put_pages(pa, size);
 	return ret;
@@ -308,8 +379,8 @@ int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u
 	if (asid >= VIRTIO_LM_NUM_AS || !size)
 		return -EINVAL;
 
-	guard(mutex)(&vlm->lock);
-	virtio_lm_unmap_range(&vlm->as[asid], iova, iova + size - 1);
+	guard(mutex)(&vlm->as_lock);
+	virtio_lm_unmap_range(vlm, &vlm->as[asid], iova, iova + size - 1);
 	return 0;
 }
 
@@ -321,12 +392,12 @@ int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 	if (asid >= VIRTIO_LM_NUM_AS)
 		return -EINVAL;
 
-	guard(mutex)(&vlm->lock);
-	virtio_lm_unmap_range(&vlm->as[asid], 0, U64_MAX);
+	guard(mutex)(&vlm->as_lock);
+	virtio_lm_unmap_range(vlm, &vlm->as[asid], 0, U64_MAX);
 	return 0;
 }
 
-/* Of a running device it would move the rings and the buffers that it works on */
+/* Of a running device it would move its rings and buffers, of one that logs the bitmap */
 int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsigned int asid)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -338,7 +409,7 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
 
 	guard(mutex)(&vlm->lock);
 
-	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->logging)
 		return -EBUSY;
 	old = vlm->group_asid[group];
 	vlm->group_asid[group] = asid;
@@ -355,11 +426,11 @@ struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa)
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
 	struct vdpa_iova_range range = { .first = 0, .last = U64_MAX };
 
-	guard(mutex)(&vlm->lock);
+	guard(mutex)(&vlm->as_lock);
 
-	if (vlm->attached && vlm->attached->domain->geometry.force_aperture) {
-		range.first = vlm->attached->domain->geometry.aperture_start;
-		range.last = vlm->attached->domain->geometry.aperture_end;
+	if (vlm->domain && vlm->domain->geometry.force_aperture) {
+		range.first = vlm->domain->geometry.aperture_start;
+		range.last = vlm->domain->geometry.aperture_end;
 	}
 	return range;
 }

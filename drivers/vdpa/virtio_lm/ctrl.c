@@ -19,6 +19,9 @@
 
 #include "virtio_lm_vdpa.h"
 
+/* Commands that are served in a row */
+#define VIRTIO_LM_CTRL_BATCH	64
+
 /**
  * virtio_lm_is_ctrl - is this virtqueue the control virtqueue in software
  * @vlm: the vDPA device
@@ -61,8 +64,8 @@ int virtio_lm_check_ctrl(const struct virtio_lm_vq *vq)
  */
 void virtio_lm_kick_ctrl(struct virtio_lm_vdpa *vlm)
 {
-	/* Freezable: no register is touched while the machine is put to sleep */
-	queue_work(system_freezable_wq, &vlm->ctrl.work);
+	/* Not bound to a CPU: a driver may wait for the ack on this one, and not let go of it */
+	queue_work(system_unbound_wq, &vlm->ctrl.work);
 }
 
 /**
@@ -202,6 +205,9 @@ static int virtio_lm_read_chain(struct virtio_lm_vdpa *vlm, u16 head, u64 *len, 
 
 	if (!writable)
 		return -EINVAL;
+	/* It is written to the mailbox in words, and what was there before is nobody's to see */
+	if (*len < room)
+		memset(vlm->ctrl.command + *len, 0, round_up(*len, sizeof(u32)) - *len);
 	/* A command whose ack cannot be given is not to be executed */
 	byte = VIRTIO_NET_ERR;
 	return virtio_lm_ctrl_copy(vlm, *ack, &byte, sizeof(byte), VHOST_ACCESS_WO);
@@ -256,21 +262,27 @@ static bool virtio_lm_allowed(const struct virtio_lm_vdpa *vlm, const u8 *comman
 	}
 }
 
-static int virtio_lm_execute(struct virtio_lm_vdpa *vlm, u32 len, u8 *ack)
+/*
+ * A device that needs a reset, or is gone, executes nothing. The driver gets an answer all the same:
+ * Linux' virtio_net waits for one without end, with a lock held that all of its network needs.
+ */
+static u8 virtio_lm_execute(struct virtio_lm_vdpa *vlm, u64 len)
 {
 	const struct virtio_net_ctrl_hdr *hdr = (const void *)vlm->ctrl.command;
-	int ret;
+	u8 ack = VIRTIO_NET_ERR, status;
 
-	*ack = VIRTIO_NET_ERR;
-	if (!virtio_lm_allowed(vlm, vlm->ctrl.command, len))
-		return 0;
-	ret = virtio_lm_run_command(vlm->func, vlm->ctrl.command, len, ack);
-	if (ret || *ack != VIRTIO_NET_OK)
-		return ret;
+	if (len > vlm->func->ctrl_size || !virtio_lm_allowed(vlm, vlm->ctrl.command, len) ||
+	    vlm->needs_reset || virtio_lm_check(vlm, &status))
+		return VIRTIO_NET_ERR;
+
+	if (virtio_lm_run_command(vlm->func, vlm->ctrl.command, len, &ack))
+		virtio_lm_set_needs_reset(vlm);
+	if (ack != VIRTIO_NET_OK)
+		return ack;
 
 	if (hdr->class == VIRTIO_NET_CTRL_MAC && hdr->cmd == VIRTIO_NET_CTRL_MAC_ADDR_SET)
 		WRITE_ONCE(vlm->ctrl.mac_set, true);
-	return 0;
+	return ack;
 }
 
 static void virtio_lm_count_command(struct virtio_lm_vdpa *vlm, u64 len, u8 ack)
@@ -359,19 +371,9 @@ static int virtio_lm_serve_one(struct virtio_lm_vdpa *vlm)
 	if (ret)
 		return ret;
 
-	ack = VIRTIO_NET_ERR;
-	if (len <= vlm->func->ctrl_size)
-		ret = virtio_lm_execute(vlm, len, &ack);
-	if (ret)
-		return ret;
+	ack = virtio_lm_execute(vlm, len);
 	virtio_lm_count_command(vlm, len, ack);
 	vlm->ctrl.avail_idx++;
-
-	/* What the CPU writes is in no bitmap */
-	if (vlm->logging &&
-	    vlm->group_asid[VIRTIO_LM_GROUP_CTRL] == vlm->group_asid[VIRTIO_LM_GROUP_DATA])
-		vlm->log_fault = true;
-
 	ret = virtio_lm_ctrl_copy(vlm, ack_at, &ack, sizeof(ack), VHOST_ACCESS_WO);
 	if (!ret)
 		ret = virtio_lm_put_used(vlm, head);
@@ -383,20 +385,19 @@ static int virtio_lm_serve_one(struct virtio_lm_vdpa *vlm)
 static bool virtio_lm_serve(struct virtio_lm_vdpa *vlm)
 {
 	struct virtio_lm_vq *vq;
-	u8 status;
 	int ret;
 
 	guard(mutex)(&vlm->lock);
 
 	vq = vlm->ctrl.vq;
-	if (!vq || !vq->running || vlm->suspended || vlm->needs_reset ||
-	    virtio_lm_check(vlm, &status))
+	if (!vq || !vq->running || vlm->suspended || vlm->ctrl.broken)
 		return false;
 	ret = virtio_lm_serve_one(vlm);
 	if (ret < 0) {
 		dev_err_ratelimited(&vlm->vdpa.dev,
 				    "control virtqueue: chain %u cannot be served (%d), size %u, rings at 0x%llx\n",
 				    vlm->ctrl.avail_idx, ret, vq->num, vq->desc);
+		vlm->ctrl.broken = true;
 		virtio_lm_set_needs_reset(vlm);
 	}
 	return ret > 0;
@@ -406,9 +407,15 @@ static void virtio_lm_ctrl_work(struct work_struct *work)
 {
 	struct virtio_lm_vdpa *vlm = container_of(work, struct virtio_lm_vdpa, ctrl.work);
 
-	/* Others get the lock between two commands */
-	while (virtio_lm_serve(vlm))
+	int n;
+
+	for (n = 0; n < VIRTIO_LM_CTRL_BATCH; n++) {
+		if (!virtio_lm_serve(vlm))
+			return;
 		cond_resched();
+	}
+	/* A driver that does not come to an end does not keep other work from its turn */
+	virtio_lm_kick_ctrl(vlm);
 }
 
 /**
@@ -424,7 +431,7 @@ int virtio_lm_init_ctrl(struct virtio_lm_vdpa *vlm)
 	INIT_WORK(&vlm->ctrl.work, virtio_lm_ctrl_work);
 	if (!vlm->software_ctrl)
 		return 0;
-	vlm->ctrl.command = kvmalloc(vlm->func->ctrl_size, GFP_KERNEL);
+	vlm->ctrl.command = kvzalloc(vlm->func->ctrl_size, GFP_KERNEL);
 	return vlm->ctrl.command ? 0 : -ENOMEM;
 }
 

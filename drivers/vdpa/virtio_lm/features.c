@@ -153,14 +153,17 @@ u64 virtio_lm_default_features(u64 usable, bool mailbox, u16 pairs)
  * @offer: feature bits to be offered
  * @mailbox: the device has a control mailbox
  *
- * Not where the guest may make it a packed ring: then it is the device's own, as without a mailbox.
+ * Not where the guest may make it a packed ring, or use commands that no mailbox executes: then it
+ * is the device's own, as without a mailbox.
  *
  * Return: true if so, false too if there is none
  */
 bool virtio_lm_software_ctrl(u64 offer, bool mailbox)
 {
-	return mailbox && offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ) &&
-	       !(offer & BIT_ULL(VIRTIO_F_RING_PACKED));
+	const u64 own = BIT_ULL(VIRTIO_F_RING_PACKED) | BIT_ULL(VIRTIO_NET_F_DEVICE_STATS) |
+			BIT_ULL(VIRTIO_NET_F_NOTF_COAL) | BIT_ULL(VIRTIO_NET_F_VQ_NOTF_COAL);
+
+	return mailbox && offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ) && !(offer & own);
 }
 
 /**

@@ -4,6 +4,7 @@
  * device is made of it, or the log says why not.
  */
 #include <linux/etherdevice.h>
+#include <linux/pci.h>
 #include <linux/virtio_config.h>
 #include <uapi/linux/vdpa.h>
 
@@ -28,6 +29,20 @@ int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer, b
 		return -EINVAL;
 	}
 	return 0;
+}
+
+/* All pairs, if the function has what they need; else the one that any function has */
+static u16 virtio_lm_default_pairs(struct virtio_lm_func *func, u16 device_pairs)
+{
+	int vectors = pci_msix_vec_count(func->mdev.pci_dev);
+
+	if (device_pairs < 2 || !func->ctrl_size ||
+	    (2 * device_pairs + 1 <= func->num_queues && 2 * device_pairs + 1 <= vectors))
+		return device_pairs;
+	dev_notice(func_dev(func),
+		   "one queue pair of %u: they need %u virtqueues and MSI-X vectors, there are %u and %d\n",
+		   device_pairs, 2 * device_pairs + 1, func->num_queues, max(vectors, 0));
+	return 1;
 }
 
 /* A request that is refused is no fault of this machine's, so the reason is logged as info */
@@ -65,7 +80,7 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 		requested = add->net.max_vq_pairs;
 
 	plan->offer = virtio_lm_default_features(func->features, func->ctrl_size,
-						 requested ?: device_pairs);
+						 requested ?: virtio_lm_default_pairs(func, device_pairs));
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_FEATURES))
 		plan->offer = add->device_features;
 	else

@@ -49,7 +49,7 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 	struct virtio_lm_vq *vq;
 	unsigned long flags;
 	u64 calls;
-	u16 avail, used;
+	u16 avail = 0, used = 0;
 	u32 ring;
 	int ret;
 
@@ -64,7 +64,7 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 	if (virtio_lm_is_ctrl(vlm, idx)) {
 		avail = vlm->ctrl.avail_idx;
 		used = vlm->ctrl.used_idx;
-	} else {
+	} else if (idx < vlm->device_vqs) {
 		ret = virtio_lm_get_ring(vlm->func, vq->device_idx, &ring);
 		if (ret) {
 			NL_SET_ERR_MSG_MOD(extack, "the device is gone");

@@ -100,6 +100,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	virtio_lm_set_callback(&vlm->config_callback, &none);
 	WRITE_ONCE(vlm->ctrl.vq, NULL);
 	virtio_lm_set_ctrl_idx(vlm, 0);
+	vlm->ctrl.broken = false;
 	WRITE_ONCE(vlm->ctrl.mac_set, false);
 	for (i = 0; i < VIRTIO_LM_NUM_GROUPS; i++)
 		vlm->group_asid[i] = 0;

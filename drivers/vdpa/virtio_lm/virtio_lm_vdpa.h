@@ -182,22 +182,13 @@ struct virtio_lm_config {
 };
 
 /**
- * struct virtio_lm_as - one address space
- * @domain: what the device reaches if it is attached, or NULL as long as none was needed
- * @iotlb: the same, for the CPU; each page in it is held
- */
-struct virtio_lm_as {
-	struct iommu_domain *domain;
-	struct vhost_iotlb iotlb;
-};
-
-/**
  * struct virtio_lm_ctrl - the control virtqueue in software
  * @vq: its settings while it is enabled, or NULL
  * @work: serves it
  * @command: the command that is being served; as long as the mailbox
  * @avail_idx: index of the next available descriptor chain
  * @used_idx: index of the next used element
+ * @broken: the ring cannot be served any more
  * @mac_set: the driver has set a MAC address since the last reset
  * @commands: commands that were served, by their class
  * @errors: how many of them were acked as an error
@@ -208,6 +199,7 @@ struct virtio_lm_ctrl {
 	u8 *command;
 	u16 avail_idx;
 	u16 used_idx;
+	bool broken;
 	bool mac_set;
 	u64 commands[VIRTIO_LM_CTRL_CLASSES];
 	u64 errors;
@@ -221,9 +213,9 @@ struct virtio_lm_ctrl {
  *	configuration, or changes the state below. The bus is no help: vhost-vdpa's ioctls, the
  *	management API and virtio_vdpa hold different locks. Not needed for what is set before the
  *	bus sees the device and stays (@offer, @config, @nvqs, @device_vqs, @software_ctrl,
- *	@num_max), nor to read @features, a
- *	queue's @running and @ready, for which their own access is enough; the callbacks have
- *	locks of their own, and @vectors is changed with the lock of @func
+ *	@num_max). Nor to read @features, and of a queue @running and @ready, for which their own
+ *	access is enough. The callbacks and the address spaces have locks of their own, and
+ *	@vectors is changed with the lock of @func
  * @offer: feature bits offered to the bus
  * @features: feature bits the bus accepted
  * @config: overlay on the device's configuration
@@ -245,9 +237,12 @@ struct virtio_lm_ctrl {
  * @num_max: size of the largest of them
  * @vqs: the virtqueues
  * @ctrl: the control virtqueue in software
- * @as: the address spaces, if there is one
+ * @as_lock: taken inside of @lock for what is in @as, and for @domain and @attached
+ * @as: the address spaces, if there is one; each page in them is held
  * @group_asid: which of them each group is bound to
- * @attached: the one that the device reaches, or NULL if that is the DMA API's
+ * @dma_api: the rings are the kernel's own, mapped by the DMA API
+ * @attached: the one that the device reaches, or NULL
+ * @domain: it as the IOMMU knows it, or NULL
  * @config_name: of the configuration interrupt
  * @deleting: it is about to be deleted, and cannot be started any more
  * @user: process that opened or reset it last
@@ -278,9 +273,12 @@ struct virtio_lm_vdpa {
 	u16 num_max;
 	struct virtio_lm_vq *vqs;
 	struct virtio_lm_ctrl ctrl;
-	struct virtio_lm_as as[VIRTIO_LM_NUM_AS];
+	struct mutex as_lock;	/* see above */
+	struct vhost_iotlb as[VIRTIO_LM_NUM_AS];
 	unsigned int group_asid[VIRTIO_LM_NUM_GROUPS];
-	struct virtio_lm_as *attached;
+	bool dma_api;
+	struct vhost_iotlb *attached;
+	struct iommu_domain *domain;
 	char config_name[48];
 	bool deleting;
 	pid_t user;

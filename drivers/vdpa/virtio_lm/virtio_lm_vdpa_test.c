@@ -189,13 +189,15 @@ static void a_mailbox_brings_the_control_virtqueue(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, virtio_lm_default_features(~CVQ, true, 4), none);
 }
 
-static void a_packed_control_virtqueue_is_the_devices_own(struct kunit *test)
+static void what_no_mailbox_serves_is_the_devices_own(struct kunit *test)
 {
 	KUNIT_EXPECT_TRUE(test, virtio_lm_software_ctrl(MUST | CVQ, true));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST | CVQ, false));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST, true));
 	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST | CVQ | BIT_ULL(VIRTIO_F_RING_PACKED),
 							 true));
+	KUNIT_EXPECT_FALSE(test, virtio_lm_software_ctrl(MUST | CVQ |
+							 BIT_ULL(VIRTIO_NET_F_NOTF_COAL), true));
 }
 
 static void ctrl_vq_dependants_come_with_it(struct kunit *test)
@@ -342,7 +344,7 @@ static struct kunit_case virtio_lm_vdpa_cases[] = {
 	KUNIT_CASE(ring_packed_can_go_on),
 	KUNIT_CASE(default_offer_suits_shadow_virtqueues),
 	KUNIT_CASE(a_mailbox_brings_the_control_virtqueue),
-	KUNIT_CASE(a_packed_control_virtqueue_is_the_devices_own),
+	KUNIT_CASE(what_no_mailbox_serves_is_the_devices_own),
 	KUNIT_CASE(ctrl_vq_dependants_come_with_it),
 	KUNIT_CASE(packed_needs_its_capability),
 	KUNIT_CASE(config_is_the_same_for_every_build),

@@ -22,7 +22,8 @@ void virtio_lm_kick(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 		return;
 
 	atomic64_inc(&vq->kicks);
-	if (vq == READ_ONCE(vlm->ctrl.vq))
+	/* The one in software has no doorbell, also while it is being enabled or disabled */
+	if (vq == READ_ONCE(vlm->ctrl.vq) || !vq->notify)
 		virtio_lm_kick_ctrl(vlm);
 	else
 		iowrite16(vq->device_idx, vq->notify);

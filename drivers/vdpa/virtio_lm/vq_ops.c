@@ -223,7 +223,8 @@ int virtio_lm_get_vq_irq(struct vdpa_device *vdpa, u16 idx)
 		return -EINVAL;
 
 	guard(mutex)(&vlm->lock);
-	return vlm->status & VIRTIO_CONFIG_S_DRIVER_OK && vq != vlm->ctrl.vq ? vq->irq : -EINVAL;
+	return vlm->status & VIRTIO_CONFIG_S_DRIVER_OK && !virtio_lm_is_ctrl(vlm, idx) ?
+	       vq->irq : -EINVAL;
 }
 
 /*
@@ -246,11 +247,11 @@ void virtio_lm_kick_vq_with_data(struct vdpa_device *vdpa, u32 data)
 	struct virtio_lm_vq *vq = virtio_lm_vq(vlm, idx);
 
 	if (!(READ_ONCE(vlm->features) & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA)) ||
-	    vq == READ_ONCE(vlm->ctrl.vq)) {
+	    !vq || !vq->notify || vq == READ_ONCE(vlm->ctrl.vq)) {
 		virtio_lm_kick_vq(vdpa, idx);
 		return;
 	}
-	if (!vq || !READ_ONCE(vq->running))
+	if (!READ_ONCE(vq->running))
 		return;
 
 	atomic64_inc(&vq->kicks);
