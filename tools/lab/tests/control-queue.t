@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=migration cost=170 variants=stock
+"""What L2 has set through its control virtqueue arrives at the destination: its MAC, the addresses and VLANs
+that it takes in, promiscuous mode, and how many pairs of queues it uses. There and back, and after a
+migration that is cancelled; by the device's log, and by the shadow virtqueues of Debian's own QEMU on stock
+modules. The destination's device says so itself, and L2 hears the frames that its filters let pass, and no
+other ones. L2 makes itself known from there."""
+import contextlib
+import dataclasses
+import errno
+import itertools
+import re
+import socket
+import struct
+import time
+
+from testlib import nested, tap
+from testlib.faults import SLOW, cancelled
+from testlib.kselftest import DRIVER
+from vlm import l2, net
+from vlm.config import Config
+from vlm.l1 import LabError
+from vlm.migration import Migration, migrate
+from vlm.traffic import Traffic, account, device_stops
+
+NIC = l2.netdev(l2.NODE, "auto", pairs=2)
+MAC, NEXT_MAC, VLAN_MAC = "52:54:00:77:00:0a", "52:54:00:77:00:0b", "52:54:00:77:00:06"
+GROUP = "01:00:5e:01:02:03"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+# IEEE's for local experiments; of whoever sends these frames
+ETHERTYPE, SENDER = 0x88b5, "52:54:00:77:00:01"
+ETH_P_8021Q, ETH_P_ARP = 0x8100, 0x0806
+# the frames that L0 sends L2: the address, and the VLAN's tag
+FRAMES = {
+    "mac": (MAC, None),
+    "next": (NEXT_MAC, None),
+    "given": (l2.MAC, None),
+    "group": (GROUP, None),
+    "other": ("01:00:5e:01:02:04", None),
+    "five": (BROADCAST, 5),
+    "six": (VLAN_MAC, 6),
+    "seven": (BROADCAST, 7),
+    "all": (BROADCAST, None),
+}
+FIRST = {
+    "lines": [
+        f"ip link set eth0 address {MAC}",
+        "agent nic eth0 pairs 2",
+        f"agent nic eth0 multicast {GROUP}",
+        "for m in /lib/vlan/*; do insmod $m; done",
+        "ip link add link eth0 name v5 type vlan id 5 && ip link set v5 up",
+        f"ip link add link eth0 name v6 type vlan id 6 && ip link set v6 address {VLAN_MAC} up",
+    ],
+    "state": {"main-mac": MAC, "promiscuous": False, "unicast": "normal", "multicast": "normal", "vlan": "normal",
+              "unicast-table": [VLAN_MAC], "vlan-table": [0, 5, 6]},
+    "hears": ["mac", "group", "five", "six", "all"],
+}
+THEN = {
+    "lines": [
+        f"ip link set eth0 address {NEXT_MAC}",
+        "ifconfig eth0 allmulti",
+        "ip link del v6",
+    ],
+    "state": {**FIRST["state"], "main-mac": NEXT_MAC, "multicast": "all", "unicast-table": [], "vlan-table": [0, 5]},
+    "hears": ["next", "group", "other", "five", "all"],
+}
+PROMISCUOUS = {
+    "lines": ["ifconfig eth0 promisc"],
+    "state": {**THEN["state"], "promiscuous": True},
+    "hears": list(FRAMES),
+}
+NORMAL = {**THEN, "lines": ["ifconfig eth0 -promisc"]}
+FLOWS = 32
+SECONDS = 60
+numbers = itertools.count(1)
+
+
+def shown(l1):
+    """What the console of the L2 in that L1 has shown."""
+    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+        return file.read().replace("\r", "")
+
+
+def wait_shown(l1, pattern, what):
+    """Until it has shown that."""
+    end = time.monotonic() + SECONDS
+    while not (found := re.search(pattern, shown(l1))):
+        if time.monotonic() > end:
+            raise LabError(f"not within {SECONDS} s: {what}; L2's console: {shown(l1)[-400:]}")
+        time.sleep(0.2)
+    return found
+
+
+def run(l1, line):
+    """Run a line in the L2 in that L1; what it prints."""
+    n = next(numbers)
+    before = len(shown(l1))
+    l2.console(l1, f"{{ {line}; }}; echo 'ended '{n} $?")
+    found = wait_shown(l1, rf"\nended {n} (\d+)", line)
+    if found[1] != "0":
+        raise LabError(f"L2: `{line}` ended with {found[1]}: {shown(l1)[before:]}")
+    return shown(l1)[before:]
+
+
+def octets(mac):
+    """A MAC's six."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def send(l1, mac, vlan, text):
+    """L0 sends a frame with that text to the vdpa function of that L1."""
+    tag = struct.pack("!HH", ETH_P_8021Q, vlan) if vlan else b""
+    frame = octets(mac) + octets(SENDER) + tag + struct.pack("!H", ETHERTYPE) + text.encode() + b"\0"
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        # not by way of the bridge, which sends a frame where it has seen the address last
+        sock.sendto(frame.ljust(64, b"\0"), (l1.data_tap(0), 0))
+
+
+def hears(l1, wanted):
+    """Which of the frames does L2 hear?"""
+    n = next(numbers)
+    for name, (mac, vlan) in FRAMES.items():
+        send(l1, mac, vlan, f"{n} {name}")
+    for name in wanted:
+        wait_shown(l1, rf"heard {n} {name}\b", f"L2 hears {name}")
+    # and what has come before the last one
+    send(l1, BROADCAST, None, f"{n} end")
+    wait_shown(l1, rf"heard {n} end\b", "L2 hears the last one")
+    return re.findall(rf"heard {n} (\w+)", shown(l1))[:-1]
+
+
+def state(l1):
+    """What the vdpa function of that L1 takes in, by its own word."""
+    found, = l1.qmp("query-rx-filter", name="vdpa0")
+    return {name: sorted(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def interrupts(l1):
+    """How many of them the L2 in that L1 has had from each of the virtqueues."""
+    text = run(l1, r"sed -n 's/^ *[0-9]*: *\([0-9]*\) .*virtio0-\([a-z]*put.[01]\)$/irq \2 \1/p' /proc/interrupts")
+    return {name: int(count) for name, count in re.findall(r"^irq (\S+) (\d+)$", text, re.M)}
+
+
+def connects(n):
+    """Does L2 answer, by a refusal, a connection from another port of L0's than all others?"""
+    with socket.socket() as sock:
+        sock.settimeout(SECONDS)
+        return sock.connect_ex((net.L2_DATA, 1000 + n)) == errno.ECONNREFUSED
+
+
+def both_pairs(t, what, l1):
+    """Packets go both ways on both pairs of queues."""
+    before = interrupts(l1)
+    t.equal(sum(connects(n) for n in range(FLOWS)), FLOWS, f"{what}: L2 answers on each of {FLOWS} flows")
+    after = interrupts(l1)
+    t.equal(sorted(name for name in after if after[name] > before[name]),
+            ["input.0", "input.1", "output.0", "output.1"], f"{what}: and these use both pairs of queues")
+
+
+def has(t, what, l1, want):
+    """The L1's device has that state, which L2 has set, and works by it; the state."""
+    have = state(l1)
+    t.equal({name: have[name] for name in want["state"]}, want["state"], f"{what}: {l1.name}'s device has what L2 has set")
+    t.ok(GROUP in have["multicast-table"], f"{what}: and the multicast address")
+    t.equal(sorted(hears(l1, want["hears"])), sorted(want["hears"]),
+            f"{what}: L2 hears the frames that it has asked for, and no other one")
+    return have
+
+
+def set_up(t, what, l1, want):
+    """L2 sets that; the state that its device has then."""
+    for line in want["lines"]:
+        run(l1, line)
+    return has(t, what, l1, want)
+
+
+@contextlib.contextmanager
+def announcements():
+    """The MACs that L2 makes itself known by, in a list that is there at the end."""
+    found = []
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP)) as sock:
+        sock.bind(("br0", ETH_P_ARP))
+        sock.setblocking(False)
+        yield found
+        with contextlib.suppress(BlockingIOError):
+            while frame := sock.recv(2048):
+                # the sender's address and the target's are one in an announcement
+                if frame[28:32] == frame[38:42] == socket.inet_aton(net.L2_DATA):
+                    found.append(frame[22:28].hex(":"))
+
+
+def move(t, what, src, dst, traffic, want, had):
+    """One migration, which brings the state along."""
+    with announcements() as announced, traffic.may_lose(what, device_stops(l2.dirty_log(src))):
+        t.note(migrate(src, dst, nic=NIC))
+        nested.well(t, what, traffic)
+    t.equal(has(t, what, dst, want), had, f"{what}: all of the state is the source's")
+    both_pairs(t, what, dst)
+    t.equal(set(announced), {want["state"]["main-mac"]}, f"{what}: L2 has announced its MAC: {len(announced)} times")
+
+
+def cancel(t, what, src, dst, traffic, want, had):
+    """A migration that is cancelled leaves the state where it is."""
+    stops = device_stops(l2.dirty_log(src))
+    with traffic.may_lose(what, 0 if stops == 1 else stops):
+        with Migration(src, dst, nic=NIC, max_bandwidth=SLOW) as migration:
+            migration.wait("active", reached=lambda info: info["ram"]["transferred"] > SLOW)
+            cancelled(migration)
+        l2.stop(dst)
+        nested.well(t, what, traffic)
+    t.equal(has(t, what, src, want), had, f"{what}: nothing of the state has changed")
+
+
+def travel(t, lab, way, log):
+    """L2 sets its NIC up, and goes there and back."""
+    here, there = lab.l1s
+    for l1 in lab.l1s:
+        t.equal(l2.take_over(l1), l2.NODE, f"{way}: {l1.name}: the driver takes the function over")
+    l2.start(here, nic=NIC)
+    t.note(f"L2 up after {l2.wait_up(here):.1f} s")
+    t.equal(l2.dirty_log(here), log, f"{way}: so L2 will migrate")
+    l2.console(here, f"agent nic any hear {ETHERTYPE} &")
+    had = set_up(t, f"{way}, at first", here, FIRST)
+    net.ip("neigh", "flush", "dev", "br0")
+    traffic = Traffic(lab, "-".join(way.replace("'", "").split()))
+    traffic.wait_both_ways()
+    both_pairs(t, f"{way}, at first", here)
+
+    cancel(t, f"{way}, cancelled", here, there, traffic, FIRST, had)
+    move(t, f"{way}, there", here, there, traffic, FIRST, had)
+    with traffic.may_lose("another MAC"):
+        had = set_up(t, f"{way}, changed", there, THEN)
+        net.ip("neigh", "flush", "dev", "br0")
+        traffic.wait_both_ways()
+    move(t, f"{way}, back", there, here, traffic, THEN, had)
+    had = set_up(t, f"{way}, promiscuous", here, PROMISCUOUS)
+    move(t, f"{way}, promiscuous, there", here, there, traffic, PROMISCUOUS, had)
+    set_up(t, f"{way}, promiscuous no more", there, NORMAL)
+
+    account(t, traffic)
+    l2.stop(there)
+    for l1 in lab.l1s:
+        l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER} vhost_vdpa vdpa")
+
+
+with tap.Tap() as t:
+    # which joins groups of its own, whenever it likes
+    with nested.make_lab(queues=2, device_props=f"{Config.device_props},mq=on", l2_append="ipv6.disable=1") as lab:
+        travel(t, lab, "the device's log", "device")
+        for l1 in lab.l1s:
+            l1.config = dataclasses.replace(lab.config, vdpa_modules="stock", l2_qemu=l2.DEBIAN_QEMU)
+        travel(t, lab, "shadow virtqueues", "unknown")
+        t.clean_logs(lab)
