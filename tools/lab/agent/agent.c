@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * L2's agent: agent PEER RATE MIB PAGES
+ * L2's agent: agent PEER RATE MIB PAGES; or agent nic, of which nic.h tells
  *
  * Sends PEER a numbered stream at RATE packets per second, accounts for the
  * stream that PEER sends, and keeps MIB MiB of memory under a pattern that
@@ -11,6 +11,7 @@
  * and not missed afterwards. So PEER sends a second stream, whose packets lie in the
  * socket, which means: in the buffers that the device has written, for HELD_NS.
  */
+#include "nic.h"
 #include "receiver.h"
 #include "sender.h"
 
@@ -138,9 +139,11 @@ int main(int argc, char **argv)
 	ssize_t length;
 
 	if (argc != 5) {
-		fprintf(stderr, "usage: agent PEER RATE MIB PAGES\n");
+		fprintf(stderr, "usage: agent PEER RATE MIB PAGES | nic IFACE WHAT VALUE\n");
 		return 2;
 	}
+	if (!strcmp(argv[1], "nic"))
+		return nic(argv + 2);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	m.pages = strtoull(argv[3], NULL, 0) << 8;
 	m.rate = strtoull(argv[4], NULL, 0);

@@ -38,10 +38,13 @@ def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
     return l1.sh(shlex.join(words)).strip().splitlines()[-1]
 
 
-def netdev(node, dirty_log, more=""):
+def netdev(node, dirty_log, more="", pairs=1):
     """QEMU's words for L2's NIC: its virtqueues are the vDPA device's, and QEMU has the rest. more:
-    properties of it."""
+    properties of it. pairs: of queues."""
     way = "" if dirty_log == "auto" else f",x-dirty-log={dirty_log}"
+    if pairs > 1:
+        way += f",queues={pairs}"
+        more += ",mq=on"
     return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}{way}", "-device", f"virtio-net-pci,netdev=n0,romfile={more}"]
 
 
