@@ -244,6 +244,7 @@ static int virtio_lm_dev_add(struct vdpa_mgmt_dev *mgmt, const char *name,
 	vlm->vdpa.mdev = mgmt;
 	vlm->func = func;
 	vlm->offer = plan.offer;
+	vlm->provisioned = plan.config;
 	vlm->config = plan.config;
 	vlm->config_irq = -EINVAL;
 	mutex_init(&vlm->lock);
@@ -334,8 +335,9 @@ static int virtio_lm_dev_set_attr(struct vdpa_mgmt_dev *mgmt, struct vdpa_device
 	if (ret)
 		return ret;
 
-	ether_addr_copy(vlm->config.mac, set->net.mac);
-	vlm->config.has_mac = true;
+	ether_addr_copy(vlm->provisioned.mac, set->net.mac);
+	vlm->provisioned.has_mac = true;
+	vlm->config = vlm->provisioned;
 	return 0;
 }
 

@@ -12,6 +12,7 @@
  * Few of the operations have a result. What fails in the others shows in the status: a bit
  * that is not set, or DEVICE_NEEDS_RESET.
  */
+#include <linux/etherdevice.h>
 #include <linux/virtio_config.h>
 #include <uapi/linux/vhost_types.h>
 
@@ -124,6 +125,9 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 	int ret;
 
 	scoped_guard(mutex, &vlm->lock) {
+		/* What one process has written is nothing that the next is to find */
+		if (vlm->user != task_tgid_nr(current))
+			vlm->config = vlm->provisioned;
 		vlm->user = task_tgid_nr(current);
 		get_task_comm(vlm->comm, current->group_leader);
 	}
@@ -194,10 +198,33 @@ static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
 	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, VIRTIO_LM_CONFIG_SIZE - offset));
 }
 
-/* No field of it is writable for a driver (virtio 1.3, 5.1.4) */
+/*
+ * No field of it is writable for a driver (virtio 1.3, 5.1.4). But QEMU writes the MAC address of
+ * its NIC here before there is a driver, and tells the control virtqueue the same one at each start.
+ * A guest that had read another one would not receive what is sent to it.
+ */
 static void virtio_lm_set_config(struct vdpa_device *vdpa, unsigned int offset,
 				 const void *buf, unsigned int len)
 {
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+
+	guard(mutex)(&vlm->lock);
+
+	if (!vlm->software_ctrl || !(vlm->offer & BIT_ULL(VIRTIO_NET_F_MAC)) ||
+	    vlm->status & VIRTIO_CONFIG_S_FEATURES_OK ||
+	    offset != offsetof(struct virtio_net_config, mac) || len != ETH_ALEN ||
+	    !is_valid_ether_addr(buf)) {
+		dev_info_ratelimited(&vdpa->dev,
+				     "a write of %u bytes at %u of the configuration changes nothing\n",
+				     len, offset);
+		return;
+	}
+
+	if (vlm->config.has_mac && !ether_addr_equal_unaligned(buf, vlm->config.mac))
+		dev_info_ratelimited(&vdpa->dev, "the VMM gives it mac %pM instead of %pM\n",
+				     buf, vlm->config.mac);
+	memcpy(vlm->config.mac, buf, ETH_ALEN);
+	vlm->config.has_mac = true;
 }
 
 static u32 virtio_lm_get_generation(struct vdpa_device *vdpa)

@@ -212,13 +212,14 @@ struct virtio_lm_ctrl {
  * @lock: held by every operation that selects a queue or a feature word in the common
  *	configuration, or changes the state below. The bus is no help: vhost-vdpa's ioctls, the
  *	management API and virtio_vdpa hold different locks. Not needed for what is set before the
- *	bus sees the device and stays (@offer, @config, @nvqs, @device_vqs, @software_ctrl,
+ *	bus sees the device and stays (@offer, @nvqs, @device_vqs, @software_ctrl,
  *	@num_max). Nor to read @features, and of a queue @running and @ready, for which their own
  *	access is enough. The callbacks and the address spaces have locks of their own, and
  *	@vectors is changed with the lock of @func
  * @offer: feature bits offered to the bus
  * @features: feature bits the bus accepted
- * @config: overlay on the device's configuration
+ * @provisioned: overlay on the device's configuration, as "vdpa dev add" made it
+ * @config: the same, with what the process that uses the device has written
  * @config_callback: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status that the bus has set, less what could not be carried out
@@ -256,6 +257,7 @@ struct virtio_lm_vdpa {
 	struct mutex lock;	/* see above */
 	u64 offer;
 	u64 features;
+	struct virtio_lm_config provisioned;
 	struct virtio_lm_config config;
 	struct virtio_lm_callback config_callback;
 	int config_irq;

@@ -29,7 +29,7 @@ def nic(both):
     words = l2.netdev(l2.NODE, "auto") + PORT
     if both:
         words += ["-netdev", f"vhost-vdpa,id=n1,vhostdev={SECOND_NODE}",
-                  "-device", "virtio-net-pci,id=second,netdev=n1,bus=slot1,romfile="]
+                  "-device", f"virtio-net-pci,id=second,netdev=n1,bus=slot1,mac={SECOND_MAC},romfile="]
     return words
 
 
@@ -38,7 +38,8 @@ def plug(l1, node=SECOND_NODE):
     conn = l2.qmp(l1)
     try:
         conn.cmd("netdev_add", type="vhost-vdpa", id="n1", vhostdev=node)
-        conn.cmd("device_add", driver="virtio-net-pci", id="second", netdev="n1", bus="slot1", romfile="")
+        conn.cmd("device_add", driver="virtio-net-pci", id="second", netdev="n1", bus="slot1", mac=SECOND_MAC,
+                 romfile="")
         return ""
     except QMPError as err:
         return str(err)

@@ -39,18 +39,19 @@ def take_over(l1, function=0, name="vdpa0", mac=MAC, words=()):
 
 
 def netdev(node, dirty_log, more="", pairs=1):
-    """QEMU's words for L2's NIC: its virtqueues are the vDPA device's, and QEMU has the rest. more:
-    properties of it. pairs: of queues."""
+    """QEMU's words for L2's NIC: its virtqueues are the vDPA device's, and QEMU has the rest, the MAC,
+    too, which it gives the device. more: properties of it. pairs: of queues."""
     way = "" if dirty_log == "auto" else f",x-dirty-log={dirty_log}"
     if pairs > 1:
         way += f",queues={pairs}"
         more += ",mq=on"
-    return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}{way}", "-device", f"virtio-net-pci,netdev=n0,romfile={more}"]
+    return ["-netdev", f"vhost-vdpa,id=n0,vhostdev={node}{way}",
+            "-device", f"virtio-net-pci,netdev=n0,mac={MAC},romfile={more}"]
 
 
 def mmio(node):
     """The same, for a NIC of virtio-mmio."""
-    return [*netdev(node, "auto")[:2], "-device", "virtio-net-device,netdev=n0"]
+    return [*netdev(node, "auto")[:2], "-device", f"virtio-net-device,netdev=n0,mac={MAC}"]
 
 
 def generic_device(node):

@@ -640,10 +640,14 @@ TEST_F(device, doorbell_bounds)
 	EXPECT_EQ(MAP_FAILED, mmap(NULL, 1024 * page, PROT_WRITE, MAP_SHARED, v->fd, 0));
 }
 
-/* Every queue has its doorbell, which cannot be made more than that afterwards */
+/*
+ * Every queue has its doorbell, which cannot be made more than that afterwards. But one that is not
+ * in the first queue's group is not the device's, and has none.
+ */
 TEST_F(device, doorbells)
 {
 	struct vdpa *v = &self->v;
+	struct vhost_vring_state group;
 	const long page = getpagesize();
 	uint32_t q;
 	void *p;
@@ -651,6 +655,11 @@ TEST_F(device, doorbells)
 	NEED(v, CAP_DOORBELL);
 	for (q = 0; q < v->nvqs; q++) {
 		p = mmap(NULL, page, PROT_WRITE, MAP_SHARED, v->fd, q * page);
+		group = (struct vhost_vring_state){ .index = q };
+		if (!vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &group) && group.num) {
+			EXPECT_EQ(MAP_FAILED, p);
+			continue;
+		}
 		ASSERT_NE(MAP_FAILED, p);
 		EXPECT_EQ(MAP_FAILED, mremap(p, page, 2 * page, MREMAP_MAYMOVE));
 		ASSERT_EQ(0, munmap(p, page));
