@@ -143,7 +143,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (!strcmp(argv[1], "nic"))
-		return nic(argv + 2);
+		return nic_main(argv + 2);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	m.pages = strtoull(argv[3], NULL, 0) << 8;
 	m.rate = strtoull(argv[4], NULL, 0);

@@ -62,7 +62,7 @@ static int nic_hear(const char *text)
 }
 
 /* The words after "agent nic" */
-static int nic(char **words)
+static int nic_main(char **words)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 	struct ifreq ifr = {};
