@@ -21,13 +21,15 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             r"|virtio_lm_vdpa \S+ (device_features \S+ there is no|max_vqp \d+:"
             r"|cannot add \S+ the function is already)"
             rf"|vdpa {NAME}: (vq \d+: (cannot be enabled|a size of \d+ while it is enabled"
-            r"|no ring can go on from)|FEATURES_OK before)")
+            r"|no ring can go on from)|FEATURES_OK before|control virtqueue: chain \d+ cannot be served)"
+            r"|virtio_lm_serve: \d+ callbacks suppressed")
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
-# What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, INDIRECT_DESC,
-# EVENT_IDX, VERSION_1, ACCESS_PLATFORM, so with indirect descriptors, which are not offered
-# unless they are asked for. MTU: the longest frame that a tap and QEMU take.
-LOG_FEATURES = sum(1 << bit for bit in (5, 15, 16, 28, 29, 32, 33))
+# What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX,
+# CTRL_VLAN, CTRL_MAC_ADDR, INDIRECT_DESC, EVENT_IDX, VERSION_1, ACCESS_PLATFORM, so with indirect
+# descriptors, which are not offered unless they are asked for. MTU: the longest frame that a tap and
+# QEMU take.
+LOG_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 18, 19, 23, 28, 29, 32, 33))
 LOG_MTU = 65521
 
 # Offered on request: a control virtqueue, which has another size than the others, and packed rings.
@@ -215,7 +217,7 @@ def run_logging(t, lab, function, what, *require, slow=1, only=()):
     """Run them on a function of ours where vhost-vdpa has a dirty log."""
     net.ip("link", "set", lab.l1s[0].data_tap(function), "mtu", str(LOG_MTU))
     return run_function(t, lab, function, what,
-                        ",".join(("wire", "peer", "link", "log", "indirect") + require),
+                        ",".join(("wire", "peer", "link", "log", "indirect", "ctrl") + require),
                         slow, ["device_features", hex(LOG_FEATURES)], only)
 
 
@@ -241,7 +243,7 @@ def run_all(t, lab):
     """Run them on all kinds of parents. On the function whose doorbells can be mapped, only what could
     tell: all of them in the long form, and on the debug kernel."""
     run_simulator(t, lab.l1s[0], lab.config.simulator, "vdpa_sim_net")
-    run_function(t, lab, 0, "virtio_lm", "wire,peer,link")
+    run_function(t, lab, 0, "virtio_lm", "wire,peer,link,ctrl")
     run_control_queue(t, lab)
     run_function(t, lab, 1, "virtio_lm page-per-vq", "wire,peer,link,doorbell",
                  only=() if tap.long_form() else DOORBELL_TESTS)

@@ -34,7 +34,10 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_PEER]		= "peer",
 	[CAP_LINK]		= "link",
 	[CAP_LOG]		= "log",
+	[CAP_LOG_ASID]		= "log_asid",
 	[CAP_ASID]		= "asid",
+	[CAP_CTRL]		= "ctrl",
+	[CAP_CTRL_STRICT]	= "ctrl_strict",
 	[CAP_UNBIND]		= "unbind",
 	[CAP_FAIL_NTH]		= "fail_nth",
 };
@@ -52,10 +55,12 @@ static const struct {
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
 	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
 	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND |
-	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER },
+	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER |
+	  1 << CAP_CTRL_STRICT },
 	{ "vdpasim_net",
 	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
-	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID },
+	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID |
+	  1 << CAP_CTRL },
 };
 
 static uint32_t promised(const char *parent)
@@ -110,6 +115,16 @@ bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap)
 	return (promised(v->parent) | v->required) & 1U << cap;
 }
 
+/* Is the last queue a control virtqueue that can have an address space of its own? */
+static bool has_ctrl(struct vdpa *v)
+{
+	struct vhost_vring_state first = { .index = 0 }, last = { .index = v->nvqs - 1 };
+
+	return v->offered & BIT_ULL(VIRTIO_NET_F_CTRL_VQ) &&
+	       !vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &first) &&
+	       !vdpa_ioctl(v, VHOST_VDPA_GET_VRING_GROUP, &last) && first.num != last.num;
+}
+
 void vdpa_find_caps(struct vdpa *v)
 {
 	struct vhost_vring_state s = { .index = 0 };
@@ -119,7 +134,8 @@ void vdpa_find_caps(struct vdpa *v)
 
 	/* what no parent tells of itself is tried where it is promised or required */
 	v->caps = (promised(v->parent) | v->required) &
-		  (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER);
+		  (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER | 1 << CAP_LOG_ASID |
+		   1 << CAP_CTRL_STRICT);
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_SUSPEND))
 		v->caps |= 1 << CAP_SUSPEND;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_RESUME))
@@ -130,6 +146,8 @@ void vdpa_find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_LOG;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as) && as > 1)
 		v->caps |= 1 << CAP_ASID;
+	if (has_ctrl(v))
+		v->caps |= 1 << CAP_CTRL;
 	if (!strcmp(v->mgmt_bus, "pci"))
 		v->caps |= 1 << CAP_UNBIND;
 	if (!access("/proc/self/fail-nth", W_OK) &&

@@ -426,7 +426,7 @@ TEST_F_TIMEOUT(log, other_asid, TEST_SECONDS)
 	const uint64_t page = self->page;
 	struct bitmap c = *b;
 
-	NEED(v, CAP_ASID);
+	NEED(v, CAP_LOG_ASID);
 	c.asid = 1;
 	EXPECT_EQ(-EFAULT, bitmap_log(&c));
 	ASSERT_EQ(0, vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, c.iova + page, c.size - page,
@@ -458,7 +458,7 @@ TEST_F_TIMEOUT(log, writes_to_another_asid, TEST_SECONDS)
 	struct vdpa *v = &self->v;
 	struct bitmap c = self->b;
 
-	NEED(v, CAP_ASID);
+	NEED(v, CAP_LOG_ASID);
 	c.asid = 1;
 	ASSERT_EQ(0, bitmap_map(&c));
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
@@ -514,7 +514,7 @@ TEST_F_TIMEOUT(log, group_in_another_asid, TEST_SECONDS)
 	struct bitmap c = self->b;
 	uint32_t asid;
 
-	NEED(v, CAP_ASID);
+	NEED(v, CAP_LOG_ASID);
 	c.asid = 1;
 	ASSERT_EQ(0, bitmap_map(&c));
 	ASSERT_EQ(0, vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, v->iova, v->mem_size, v->mem,
