@@ -136,10 +136,11 @@ static bool virtio_lm_has_event_idx(const struct virtio_lm_vdpa *vlm)
 /* An indirect table is the last descriptor of its chain, and no longer than a chain may be */
 static int virtio_lm_check_indirect(struct virtio_lm_vdpa *vlm, const struct vring_desc *desc)
 {
+	u16 flags = __virtio16_to_cpu(true, desc->flags);
 	u32 len = __virtio32_to_cpu(true, desc->len);
 
 	if (!(vlm->features & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC)) ||
-	    __virtio16_to_cpu(true, desc->flags) & VRING_DESC_F_NEXT || !len || len % sizeof(*desc) ||
+	    flags & VRING_DESC_F_NEXT || !len || len % sizeof(*desc) ||
 	    len / sizeof(*desc) > vlm->ctrl.vq->num)
 		return -EINVAL;
 	return 0;
@@ -182,12 +183,12 @@ static int virtio_lm_read_chain(struct virtio_lm_vdpa *vlm, u16 head, u64 *len, 
 			continue;
 		}
 
+		if (!(flags & VRING_DESC_F_WRITE) && writable)
+			return -EINVAL;
 		if (flags & VRING_DESC_F_WRITE) {
 			if (n && !writable)
 				*ack = __virtio64_to_cpu(true, desc.addr);
 			writable |= n;
-		} else if (writable) {
-			return -EINVAL;
 		} else {
 			ret = virtio_lm_ctrl_copy(vlm, __virtio64_to_cpu(true, desc.addr),
 						  vlm->ctrl.command + min_t(u64, *len, room),
@@ -263,8 +264,8 @@ static bool virtio_lm_allowed(const struct virtio_lm_vdpa *vlm, const u8 *comman
 }
 
 /*
- * A device that needs a reset, or is gone, executes nothing. The driver gets an answer all the same:
- * Linux' virtio_net waits for one without end, with a lock held that all of its network needs.
+ * A device that needs a reset, or is gone, executes nothing. The driver gets an answer all the
+ * same: Linux' virtio_net waits for one without end, with a lock held that all of its network needs.
  */
 static u8 virtio_lm_execute(struct virtio_lm_vdpa *vlm, u64 len)
 {
@@ -344,6 +345,7 @@ static int virtio_lm_next_chain(struct virtio_lm_vdpa *vlm, u16 *idx)
 	ret = virtio_lm_ctrl_write16(vlm, virtio_lm_avail_event(vq), vlm->ctrl.avail_idx);
 	if (ret)
 		return ret;
+	/* A driver that has not seen the event has made the index visible, and does not kick */
 	virt_mb();
 	return virtio_lm_ctrl_read16(vlm, virtio_lm_avail(vq, 1), idx);
 }

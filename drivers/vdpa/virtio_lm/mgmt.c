@@ -69,8 +69,8 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 			goto err;
 		}
 		/*
-		 * A VMM writes the bus's index into the page, and the device takes its own only. For a
-		 * guest that does without MQ, virtqueue 2 is the one in software.
+		 * A VMM writes the bus's index into the page, and the device takes its own only.
+		 * For a guest that does without MQ, virtqueue 2 is the one in software.
 		 */
 		if (vq->device_idx == i && !(plan->software_ctrl && i == 2) &&
 		    virtio_lm_doorbell_mappable(&func->notify, offset,

@@ -49,7 +49,7 @@ static u16 virtio_lm_default_pairs(struct virtio_lm_func *func, u16 device_pairs
 int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config *add,
 		   struct virtio_lm_plan *plan)
 {
-	u16 requested = 0, device_pairs, device_mtu;
+	u16 requested = 0, device_pairs, device_mtu, pairs;
 	struct device *dev = func_dev(func);
 	struct virtio_net_config config;
 	u64 missing;
@@ -79,12 +79,13 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_NET_CFG_MAX_VQP))
 		requested = add->net.max_vq_pairs;
 
-	plan->offer = virtio_lm_default_features(func->features, func->ctrl_size,
-						 requested ?: virtio_lm_default_pairs(func, device_pairs));
-	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_FEATURES))
+	if (add->mask & BIT_ULL(VDPA_ATTR_DEV_FEATURES)) {
 		plan->offer = add->device_features;
-	else
-		plan->offer |= virtio_lm_overlay_features(&plan->config);
+	} else {
+		pairs = requested ?: virtio_lm_default_pairs(func, device_pairs);
+		plan->offer = virtio_lm_default_features(func->features, func->ctrl_size, pairs) |
+			      virtio_lm_overlay_features(&plan->config);
+	}
 
 	missing = plan->offer & ~func->mgmt.supported_features;
 	if (missing) {
@@ -131,7 +132,7 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 	plan->pairs = ret;
 	plan->device_pairs = device_pairs;
 	plan->nvqs = 2 * plan->pairs + !!(plan->offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ));
-	/* The vDPA core finds the control virtqueue by it, also of a device that has no such field */
+	/* vdpa(8) finds the control virtqueue by it, also of a device that has no such field */
 	if (virtio_lm_multiqueue(plan->offer) || plan->software_ctrl)
 		plan->config.max_pairs = plan->pairs;
 	return 0;

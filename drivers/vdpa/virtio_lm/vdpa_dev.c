@@ -200,8 +200,8 @@ static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
 
 /*
  * No field of it is writable for a driver (virtio 1.3, 5.1.4). But QEMU writes the MAC address of
- * its NIC here before there is a driver, and tells the control virtqueue the same one at each start.
- * A guest that had read another one would not receive what is sent to it.
+ * its NIC here before there is a driver, and tells the control virtqueue the same one at each
+ * start. A guest that had read another one would not receive what is sent to it.
  */
 static void virtio_lm_set_config(struct vdpa_device *vdpa, unsigned int offset,
 				 const void *buf, unsigned int len)
