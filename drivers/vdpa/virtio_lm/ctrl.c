@@ -265,7 +265,7 @@ static bool virtio_lm_allowed(const struct virtio_lm_vdpa *vlm, const u8 *comman
 
 /*
  * A device that needs a reset, or is gone, executes nothing. The driver gets an answer all the
- * same: Linux' virtio_net waits for one without end, with a lock held that all of its network needs.
+ * same: Linux' virtio_net waits for one without end, and holds a lock that all networking needs.
  */
 static u8 virtio_lm_execute(struct virtio_lm_vdpa *vlm, u64 len)
 {
