@@ -14,7 +14,7 @@ from . import tap
 NAME = "vdpa0"
 DRIVER = "virtio_lm_vdpa"
 # LM_CAPS without VIRTIO_LM_CAP_FAULT
-CANNOT_TELL = 0x4d4c0105
+CANNOT_TELL = 0x4d4c010d
 RESULT = re.compile(r"\s*(not )?ok \d+ (?:- )?(\S.*?)\s*(?:# SKIP\s*(.*))?$")
 # What driver and vhost-vdpa say to the requests that the tests know to be wrong
 PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
