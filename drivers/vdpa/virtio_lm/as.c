@@ -164,6 +164,21 @@ int virtio_lm_attach(struct virtio_lm_vdpa *vlm)
 	return ret;
 }
 
+/**
+ * virtio_lm_is_attached - does the device reach the address space that its data group is bound to
+ * @vlm: the vDPA device, whose lock is held
+ *
+ * Return: true if so, or if that is not this driver's to see to
+ */
+bool virtio_lm_is_attached(struct virtio_lm_vdpa *vlm)
+{
+	if (!vlm->software_ctrl || vlm->dma_api)
+		return true;
+
+	guard(mutex)(&vlm->as_lock);
+	return vlm->attached == &vlm->as[vlm->group_asid[VIRTIO_LM_GROUP_DATA]];
+}
+
 static void virtio_lm_put_pages(u64 pa, u64 size)
 {
 	u64 pfn;

@@ -246,6 +246,10 @@ static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
 	int ret;
 
+	/* A command may be under way in the mailbox, or the device not reset at all */
+	if (vlm->needs_reset)
+		return -EPROTO;
+
 	vp_modern_set_status(mdev, status & ~VIRTIO_CONFIG_S_FEATURES_OK);
 	if (!vlm->features) {
 		dev_err_ratelimited(&vlm->vdpa.dev, "FEATURES_OK before any features were set\n");
@@ -277,7 +281,8 @@ static int virtio_lm_start(struct virtio_lm_vdpa *vlm)
 {
 	int i, ret;
 
-	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK) || vlm->needs_reset)
+	if (!(vlm->status & VIRTIO_CONFIG_S_FEATURES_OK) || vlm->needs_reset ||
+	    !virtio_lm_is_attached(vlm))
 		return -EPROTO;
 
 	for (i = 0; i < vlm->nvqs; i++) {

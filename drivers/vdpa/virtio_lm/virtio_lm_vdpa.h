@@ -388,6 +388,7 @@ void virtio_lm_prepare_del(struct virtio_lm_vdpa *vlm);
 void virtio_lm_init_as(struct virtio_lm_vdpa *vlm);
 void virtio_lm_free_as(struct virtio_lm_vdpa *vlm);
 int virtio_lm_attach(struct virtio_lm_vdpa *vlm);
+bool virtio_lm_is_attached(struct virtio_lm_vdpa *vlm);
 int virtio_lm_ctrl_copy(struct virtio_lm_vdpa *vlm, u64 iova, void *buf, size_t len,
 			unsigned int perm);
 int virtio_lm_ctrl_read16(struct virtio_lm_vdpa *vlm, u64 iova, u16 *value);
