@@ -60,12 +60,12 @@ int virtio_lm_check_ctrl(const struct virtio_lm_vq *vq)
  * virtio_lm_kick_ctrl - have the control virtqueue looked at
  * @vlm: the vDPA device
  *
- * Any context. A kick of a queue that does not run has no effect.
+ * Any context. A kick of a queue that does not run, or of a device without one, has no effect.
  */
 void virtio_lm_kick_ctrl(struct virtio_lm_vdpa *vlm)
 {
-	/* Not bound to a CPU: a driver may wait for the ack on this one, and not let go of it */
-	queue_work(system_unbound_wq, &vlm->ctrl.work);
+	if (vlm->ctrl.wq)
+		queue_work(vlm->ctrl.wq, &vlm->ctrl.work);
 }
 
 /**
@@ -424,7 +424,7 @@ static void virtio_lm_ctrl_work(struct work_struct *work)
  * virtio_lm_init_ctrl - begin with a control virtqueue that is not enabled
  * @vlm: the vDPA device
  *
- * May sleep.
+ * May sleep. A caller that gets an error has virtio_lm_free_ctrl() undo what was done.
  *
  * Return: 0 or -ENOMEM
  */
@@ -434,7 +434,11 @@ int virtio_lm_init_ctrl(struct virtio_lm_vdpa *vlm)
 	if (!vlm->software_ctrl)
 		return 0;
 	vlm->ctrl.command = kvzalloc(vlm->func->ctrl_size, GFP_KERNEL);
-	return vlm->ctrl.command ? 0 : -ENOMEM;
+	if (!vlm->ctrl.command)
+		return -ENOMEM;
+	/* Not bound to a CPU: a driver may wait for the ack on this one, and not let go of it */
+	vlm->ctrl.wq = alloc_ordered_workqueue("%s-ctrl", 0, dev_name(&vlm->vdpa.dev));
+	return vlm->ctrl.wq ? 0 : -ENOMEM;
 }
 
 /**
@@ -446,6 +450,9 @@ int virtio_lm_init_ctrl(struct virtio_lm_vdpa *vlm)
 void virtio_lm_free_ctrl(struct virtio_lm_vdpa *vlm)
 {
 	cancel_work_sync(&vlm->ctrl.work);
+	if (vlm->ctrl.wq)
+		destroy_workqueue(vlm->ctrl.wq);
+	vlm->ctrl.wq = NULL;
 	kvfree(vlm->ctrl.command);
 	vlm->ctrl.command = NULL;
 }

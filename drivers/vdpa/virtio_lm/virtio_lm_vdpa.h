@@ -184,6 +184,7 @@ struct virtio_lm_config {
 /**
  * struct virtio_lm_ctrl - the control virtqueue in software
  * @vq: its settings while it is enabled, or NULL
+ * @wq: what @work runs on, or NULL if the device has no such queue
  * @work: serves it
  * @command: the command that is being served; as long as the mailbox
  * @avail_idx: index of the next available descriptor chain
@@ -195,6 +196,7 @@ struct virtio_lm_config {
  */
 struct virtio_lm_ctrl {
 	struct virtio_lm_vq *vq;
+	struct workqueue_struct *wq;
 	struct work_struct work;
 	u8 *command;
 	u16 avail_idx;
