@@ -48,7 +48,7 @@ def boot(t, lab):
 def well(t, what, traffic):
     """Packets go both ways from now, and nothing is wrong with any."""
     traffic.wait_both_ways()
-    t.equal(wrong(traffic.counts()), "", f"{what}: packets go both ways, and all is well")
+    t.equal(wrong(traffic.counts(), traffic.bad), "", f"{what}: packets go both ways, and all is well")
 
 
 def well_anew(t, lab, what):

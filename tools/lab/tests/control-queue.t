@@ -223,7 +223,7 @@ def travel(t, lab, way, log):
     l2.console(here, f"agent nic any hear {ETHERTYPE} &")
     had = set_up(t, f"{way}, at first", here, FIRST)
     net.ip("neigh", "flush", "dev", "br0")
-    traffic = Traffic(lab, "-".join(way.replace("'", "").split()))
+    traffic = Traffic(lab, "-".join(way.replace("'", "").split()), pairs=2)
     traffic.wait_both_ways()
     both_pairs(t, f"{way}, at first", here)
 

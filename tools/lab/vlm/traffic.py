@@ -45,13 +45,17 @@ class Window:
 
 
 class Traffic:
-    """The stream in both directions, from construction to finish()."""
+    """The stream in both directions, from construction to finish(). pairs: of queues that L2 uses. With
+    several, a flow that goes over to another queue may overtake itself: the host's tap, L2's kernel and
+    L2's device keep an order within each queue alone."""
 
-    def __init__(self, lab, name="traffic"):
+    def __init__(self, lab, name="traffic", pairs=1):
         config = lab.config
         self.log = f"{lab.run_dir}/{name}.log"
         self.pages = agent_mib(config) << 8
         self.windows = []
+        self.ordered = pairs == 1
+        self.bad = BAD if self.ordered else tuple(name for name in BAD if not name.endswith("_late"))
         # those of two seconds, or as many as say enough
         self.some = min(2 * config.rate, 50)
         with open(self.log, "w", encoding="ascii") as file:
@@ -162,7 +166,8 @@ def account(t, traffic):
     t.note(" ".join(f"{k}={v}" for k, v in counts.items()))
     for prefix, name in ("in_", "L2 to L0"), ("out_", "L0 to L2"):
         t.equal(counts[prefix + "duplicate"], 0, f"{name}: no packet comes twice")
-        t.equal(counts[prefix + "late"], 0, f"{name}: no packet comes out of sequence")
+        if traffic.ordered:
+            t.equal(counts[prefix + "late"], 0, f"{name}: no packet comes out of sequence")
         t.equal(counts[prefix + "corrupt"], 0, f"{name}: no packet is damaged")
     t.equal(counts["in_lost"], 0, "L2 to L0: no packet is lost")
     lost = traffic.lost()
