@@ -247,8 +247,11 @@ def travel(t, lab, way, log):
 with tap.Tap() as t:
     # which joins groups of its own, whenever it likes
     with nested.make_lab(queues=2, device_props=f"{Config.device_props},mq=on", l2_append="ipv6.disable=1") as lab:
+        with_vlan = dataclasses.replace(lab.config, l2_initrd=f"{lab.config.kernel}/l2-vlan.gz")
+        for l1 in lab.l1s:
+            l1.config = with_vlan
         travel(t, lab, "the device's log", "device")
         for l1 in lab.l1s:
-            l1.config = dataclasses.replace(lab.config, vdpa_modules="stock", l2_qemu=l2.DEBIAN_QEMU)
+            l1.config = dataclasses.replace(with_vlan, vdpa_modules="stock", l2_qemu=l2.DEBIAN_QEMU)
         travel(t, lab, "shadow virtqueues", "unknown")
         t.clean_logs(lab)
