@@ -47,7 +47,8 @@ PROVOKED = (rf"{DRIVER} |vdpa vdpa_life: | vhost-vdpa-\d+: device did not stop l
 OFF = {"num-queues": -1, "notify-off": -1, "caps": -1, "config-unsettled": False, "gone": False,
        "random": 0, "seed": 0, "ring-drift": 0, "reset-fail": False, "suspend-delay-ms": 0,
        "resume-fail": False, "dma-fault-every": 0, "irq-drop-every": 0, "irq-spurious-ms": 0,
-       "drop-log-every": 0, "log-fault-after": 0}
+       "drop-log-every": 0, "log-fault-after": 0,
+       "ctrl-delay-ms": 0, "ctrl-error-every": 0}
 HOSTILE = {
     "num-queues": (0, 1, 2, 3, 1024, 1025, 65535),
     # inside the LM block, behind it, beyond the BAR
@@ -67,6 +68,8 @@ HOSTILE = {
     "irq-spurious-ms": (1, 5),
     "drop-log-every": (1, 3),
     "log-fault-after": (1, 20),
+    "ctrl-delay-ms": (-1, 1, 2 * DEADLINE_MS),
+    "ctrl-error-every": (1, 2),
 }
 # what has gone wrong once: the lifetime's seed, how the device misbehaves, and whether late
 FOUND = (
