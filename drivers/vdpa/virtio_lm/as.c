@@ -399,7 +399,10 @@ int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u
 	return 0;
 }
 
-/* The default is that nothing is mapped. vhost-vdpa has unmapped all of it before this */
+/*
+ * The default is that nothing is mapped. vhost-vdpa has unmapped all of it before this, which is
+ * when the VMM closes the device.
+ */
 int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -407,6 +410,8 @@ int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 	if (asid >= VIRTIO_LM_NUM_AS)
 		return -EINVAL;
 
+	guard(mutex)(&vlm->lock);
+	virtio_lm_forget_mac(vlm);
 	guard(mutex)(&vlm->as_lock);
 	virtio_lm_unmap_range(vlm, &vlm->as[asid], 0, U64_MAX);
 	return 0;

@@ -282,7 +282,7 @@ static u8 virtio_lm_execute(struct virtio_lm_vdpa *vlm, u64 len)
 		return ack;
 
 	if (hdr->class == VIRTIO_NET_CTRL_MAC && hdr->cmd == VIRTIO_NET_CTRL_MAC_ADDR_SET)
-		WRITE_ONCE(vlm->ctrl.mac_set, true);
+		vlm->ctrl.mac_set = true;
 	return ack;
 }
 
@@ -408,7 +408,6 @@ static bool virtio_lm_serve(struct virtio_lm_vdpa *vlm)
 static void virtio_lm_ctrl_work(struct work_struct *work)
 {
 	struct virtio_lm_vdpa *vlm = container_of(work, struct virtio_lm_vdpa, ctrl.work);
-
 	int n;
 
 	for (n = 0; n < VIRTIO_LM_CTRL_BATCH; n++) {

@@ -328,6 +328,13 @@ static int virtio_lm_dev_set_attr(struct vdpa_mgmt_dev *mgmt, struct vdpa_device
 			 vlm->status);
 		return -EBUSY;
 	}
+	/* It tells the control virtqueue its own when it starts, and a guest would not know */
+	if (vlm->mac_written) {
+		dev_info(&vdpa->dev,
+			 "mac cannot be set while a VMM has the device and has given it %pM: end it first\n",
+			 vlm->config.mac);
+		return -EBUSY;
+	}
 	ret = virtio_lm_read_config(vlm->func, &config);
 	if (!ret)
 		ret = virtio_lm_check_mac(vlm->func, set->net.mac, vlm->offer,
@@ -337,7 +344,7 @@ static int virtio_lm_dev_set_attr(struct vdpa_mgmt_dev *mgmt, struct vdpa_device
 
 	ether_addr_copy(vlm->provisioned.mac, set->net.mac);
 	vlm->provisioned.has_mac = true;
-	vlm->config = vlm->provisioned;
+	virtio_lm_forget_mac(vlm);
 	return 0;
 }
 

@@ -102,7 +102,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	WRITE_ONCE(vlm->ctrl.vq, NULL);
 	virtio_lm_set_ctrl_idx(vlm, 0);
 	vlm->ctrl.broken = false;
-	WRITE_ONCE(vlm->ctrl.mac_set, false);
+	vlm->ctrl.mac_set = false;
 	for (i = 0; i < VIRTIO_LM_NUM_GROUPS; i++)
 		vlm->group_asid[i] = 0;
 
@@ -125,9 +125,8 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 	int ret;
 
 	scoped_guard(mutex, &vlm->lock) {
-		/* What one process has written is nothing that the next is to find */
 		if (vlm->user != task_tgid_nr(current))
-			vlm->config = vlm->provisioned;
+			virtio_lm_forget_mac(vlm);
 		vlm->user = task_tgid_nr(current);
 		get_task_comm(vlm->comm, current->group_leader);
 	}
@@ -194,7 +193,8 @@ static void virtio_lm_get_config(struct vdpa_device *vdpa, unsigned int offset,
 	if (offset >= VIRTIO_LM_CONFIG_SIZE || virtio_lm_read_config(vlm->func, &config))
 		return;
 
-	virtio_lm_overlay_config(&config, &vlm->config, READ_ONCE(vlm->ctrl.mac_set));
+	scoped_guard(mutex, &vlm->lock)
+		virtio_lm_overlay_config(&config, &vlm->config, vlm->ctrl.mac_set);
 	memcpy(buf, (u8 *)&config + offset, min_t(size_t, len, VIRTIO_LM_CONFIG_SIZE - offset));
 }
 
@@ -225,6 +225,7 @@ static void virtio_lm_set_config(struct vdpa_device *vdpa, unsigned int offset,
 				     buf, vlm->config.mac);
 	memcpy(vlm->config.mac, buf, ETH_ALEN);
 	vlm->config.has_mac = true;
+	vlm->mac_written = true;
 }
 
 static u32 virtio_lm_get_generation(struct vdpa_device *vdpa)

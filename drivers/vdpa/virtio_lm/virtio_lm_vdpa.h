@@ -221,7 +221,8 @@ struct virtio_lm_ctrl {
  * @offer: feature bits offered to the bus
  * @features: feature bits the bus accepted
  * @provisioned: overlay on the device's configuration, as "vdpa dev add" made it
- * @config: the same, with what the process that uses the device has written
+ * @config: the same, with the MAC address that the VMM has written
+ * @mac_written: it has written one
  * @config_callback: configuration callback
  * @config_irq: its Linux interrupt number, or negative while none is requested
  * @status: device status that the bus has set, less what could not be carried out
@@ -261,6 +262,7 @@ struct virtio_lm_vdpa {
 	u64 features;
 	struct virtio_lm_config provisioned;
 	struct virtio_lm_config config;
+	bool mac_written;
 	struct virtio_lm_callback config_callback;
 	int config_irq;
 	u8 status;
@@ -313,6 +315,13 @@ struct virtio_lm_plan {
 static inline struct virtio_lm_vdpa *to_vlm(const struct vdpa_device *vdpa)
 {
 	return container_of(vdpa, struct virtio_lm_vdpa, vdpa);
+}
+
+/* The MAC address that a VMM has written is nothing that the next one is to find */
+static inline void virtio_lm_forget_mac(struct virtio_lm_vdpa *vlm)
+{
+	vlm->config = vlm->provisioned;
+	vlm->mac_written = false;
 }
 
 static inline struct device *func_dev(struct virtio_lm_func *func)

@@ -182,6 +182,36 @@ int ctrl_put_back(struct vq *q, const uint8_t *mac)
 	return ret ? ret : vdpa_reset(q->v);
 }
 
+/*
+ * Starts the control virtqueue of a device that was opened. Tells the MAC that the device was
+ * provisioned with, and another that it could have.
+ */
+int ctrl_begin(struct vdpa *v, struct vq *q, uint8_t *mac, uint8_t *other)
+{
+	int ret;
+
+	ret = vdpa_mem_init(v, VDPA_IOVA);
+	if (!ret)
+		ret = ctrl_init(q, v, CTRL_RING);
+	if (!ret)
+		ret = ctrl_get_mac(v, mac);
+	memcpy(other, mac, CTRL_MAC_LEN);
+	other[5] ^= 0x55;
+	return ret ? ret : ctrl_start(q, 0, 0);
+}
+
+/* Undoes that, if it was done */
+int ctrl_end(struct vq *q, const uint8_t *mac)
+{
+	int ret;
+
+	if (!q->v)
+		return 0;
+	ret = ctrl_put_back(q, mac);
+	vq_free(q);
+	return ret;
+}
+
 /* Waits until the device says that it has to be reset */
 int ctrl_needs_reset(struct vdpa *v)
 {

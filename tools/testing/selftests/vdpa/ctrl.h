@@ -12,6 +12,7 @@
 #include "vring.h"
 
 #define CTRL_MS		15000	/* for the answer to a command */
+#define CTRL_RING	16	/* descriptors in the ring of a test */
 #define CTRL_BUF_SIZE	64	/* of a slot; the ack is its last byte */
 #define CTRL_NO_ACK	0xaa	/* what is there until the device writes it */
 #define CTRL_MAC_LEN	6
@@ -20,6 +21,8 @@
 #define CTRL_DRV_OK	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
 			 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
 
+int ctrl_begin(struct vdpa *v, struct vq *q, uint8_t *mac, uint8_t *other);
+int ctrl_end(struct vq *q, const uint8_t *mac);
 int ctrl_init(struct vq *q, struct vdpa *v, uint16_t size);
 int ctrl_negotiate(struct vq *q, uint64_t features);
 int ctrl_start(struct vq *q, uint64_t features, uint16_t start);

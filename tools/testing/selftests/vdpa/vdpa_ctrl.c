@@ -11,37 +11,24 @@
 
 #define TEST_SECONDS	600	/* of the harness; the tests' own deadlines come first */
 #define STILL_MS	60	/* how long one waits for what must not happen */
-#define RING		16
 #define COMMANDS	66000	/* more than a ring's index can count */
 
-/* A running control virtqueue, and the MAC that the device was provisioned with */
 FIXTURE(ctrl) {
 	struct vdpa v;
 	struct vq q;
-	uint8_t mac[CTRL_MAC_LEN];
-	uint8_t other[CTRL_MAC_LEN];	/* another that it could have */
+	uint8_t mac[CTRL_MAC_LEN], other[CTRL_MAC_LEN];	/* see ctrl_begin() */
 };
 
 FIXTURE_SETUP(ctrl)
 {
-	struct vdpa *v = &self->v;
-
-	OPEN_OR_SKIP(v);
-	NEED(v, CAP_CTRL);
-	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
-	ASSERT_EQ(0, ctrl_init(&self->q, v, RING));
-	ASSERT_EQ(0, ctrl_get_mac(v, self->mac));
-	memcpy(self->other, self->mac, sizeof(self->other));
-	self->other[5] ^= 0x55;
-	ASSERT_EQ(0, ctrl_start(&self->q, 0, 0));
+	OPEN_OR_SKIP(&self->v);
+	NEED(&self->v, CAP_CTRL);
+	ASSERT_EQ(0, ctrl_begin(&self->v, &self->q, self->mac, self->other));
 }
 
 FIXTURE_TEARDOWN(ctrl)
 {
-	if (self->q.v) {
-		EXPECT_EQ(0, ctrl_put_back(&self->q, self->mac));
-		vq_free(&self->q);
-	}
+	EXPECT_EQ(0, ctrl_end(&self->q, self->mac));
 	vdpa_close(&self->v);
 }
 
@@ -98,6 +85,35 @@ TEST_F_TIMEOUT(ctrl, a_reset_brings_the_provisioned_mac_back, TEST_SECONDS)
 	ASSERT_EQ(0, ctrl_start(&self->q, 0, 0));
 	EXPECT_TRUE(ctrl_has_mac(v, self->mac));
 	ASSERT_EQ(VIRTIO_NET_OK, ctrl_set_mac(&self->q, self->other));
+	ASSERT_EQ(0, vdpa_reopen(v));
+	EXPECT_TRUE(ctrl_has_mac(v, self->mac));
+}
+
+/* The MAC that a VMM gives its NIC is the guest's, over all resets, and nobody's after that */
+TEST_F_TIMEOUT(ctrl, a_mac_that_the_vmm_writes_is_there_until_it_closes, TEST_SECONDS)
+{
+	struct {
+		struct vhost_vdpa_config c;
+		uint8_t mac[CTRL_MAC_LEN];
+	} set = { .c.off = offsetof(struct virtio_net_config, mac), .c.len = CTRL_MAC_LEN };
+	struct vdpa *v = &self->v;
+
+	NEED(v, CAP_CTRL_STRICT);
+	memcpy(set.mac, self->other, CTRL_MAC_LEN);
+
+	/* a driver has read the other one already */
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SET_CONFIG, &set));
+	EXPECT_TRUE(ctrl_has_mac(v, self->mac));
+
+	ASSERT_EQ(0, vdpa_reset(v));
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SET_CONFIG, &set));
+	EXPECT_TRUE(ctrl_has_mac(v, self->other));
+	ASSERT_EQ(0, ctrl_start(&self->q, 0, 0));
+	EXPECT_TRUE(ctrl_has_mac(v, self->other));
+	ASSERT_EQ(0, vdpa_reset(v));
+	EXPECT_TRUE(ctrl_has_mac(v, self->other));
+	EXPECT_EQ(-EBUSY, vdpa_nl_dev_set_mac(v->name, self->mac));
+
 	ASSERT_EQ(0, vdpa_reopen(v));
 	EXPECT_TRUE(ctrl_has_mac(v, self->mac));
 }

@@ -12,38 +12,25 @@
 
 #define TEST_SECONDS	240	/* of the harness; the tests' own deadlines come first */
 #define STILL_MS	60	/* how long one waits for what must not happen */
-#define RING		16
 #define PAGE		4096UL
 #define LONG_COMMAND	5000	/* more than a mailbox of a page holds */
 
-/* A running control virtqueue, and the MAC that the device was provisioned with */
 FIXTURE(bad) {
 	struct vdpa v;
 	struct vq q;
-	uint8_t mac[CTRL_MAC_LEN];
-	uint8_t other[CTRL_MAC_LEN];	/* another that it could have */
+	uint8_t mac[CTRL_MAC_LEN], other[CTRL_MAC_LEN];	/* see ctrl_begin() */
 };
 
 FIXTURE_SETUP(bad)
 {
-	struct vdpa *v = &self->v;
-
-	OPEN_OR_SKIP(v);
-	NEED(v, CAP_CTRL);
-	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
-	ASSERT_EQ(0, ctrl_init(&self->q, v, RING));
-	ASSERT_EQ(0, ctrl_get_mac(v, self->mac));
-	memcpy(self->other, self->mac, sizeof(self->other));
-	self->other[5] ^= 0x55;
-	ASSERT_EQ(0, ctrl_start(&self->q, 0, 0));
+	OPEN_OR_SKIP(&self->v);
+	NEED(&self->v, CAP_CTRL);
+	ASSERT_EQ(0, ctrl_begin(&self->v, &self->q, self->mac, self->other));
 }
 
 FIXTURE_TEARDOWN(bad)
 {
-	if (self->q.v) {
-		EXPECT_EQ(0, ctrl_put_back(&self->q, self->mac));
-		vq_free(&self->q);
-	}
+	EXPECT_EQ(0, ctrl_end(&self->q, self->mac));
 	vdpa_close(&self->v);
 }
 
@@ -134,7 +121,7 @@ static uint64_t write_only(struct vdpa *v)
  */
 static uint16_t head_past_the_ring(struct vq *q, struct vring_desc *table)
 {
-	return RING;
+	return CTRL_RING;
 }
 
 static uint16_t head_far_past_the_ring(struct vq *q, struct vring_desc *table)
@@ -144,13 +131,13 @@ static uint16_t head_far_past_the_ring(struct vq *q, struct vring_desc *table)
 
 static uint16_t more_than_the_ring_holds(struct vq *q, struct vring_desc *table)
 {
-	q->avail_idx += RING;
+	q->avail_idx += CTRL_RING;
 	return 0;
 }
 
 static uint16_t next_past_the_ring(struct vq *q, struct vring_desc *table)
 {
-	q->desc[0].next = htole16(RING);
+	q->desc[0].next = htole16(CTRL_RING);
 	return 0;
 }
 
@@ -476,7 +463,7 @@ FIXTURE_SETUP(broken)
 	if (variant->indirect)
 		NEED(v, CAP_INDIRECT);
 	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
-	ASSERT_EQ(0, ctrl_init(&self->q, v, RING));
+	ASSERT_EQ(0, ctrl_init(&self->q, v, CTRL_RING));
 	ASSERT_EQ(0, ctrl_get_mac(v, self->mac));
 	memcpy(self->other, self->mac, sizeof(self->other));
 	self->other[5] ^= 0x55;

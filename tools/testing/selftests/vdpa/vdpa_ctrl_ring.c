@@ -10,37 +10,24 @@
 
 #define TEST_SECONDS	240	/* of the harness; the tests' own deadlines come first */
 #define STILL_MS	60	/* how long one waits for what must not happen */
-#define RING		16
 #define PAGE		4096UL
 
-/* A running control virtqueue, and the MAC that the device was provisioned with */
 FIXTURE(ring) {
 	struct vdpa v;
 	struct vq q;
-	uint8_t mac[CTRL_MAC_LEN];
-	uint8_t other[CTRL_MAC_LEN];	/* another that it could have */
+	uint8_t mac[CTRL_MAC_LEN], other[CTRL_MAC_LEN];	/* see ctrl_begin() */
 };
 
 FIXTURE_SETUP(ring)
 {
-	struct vdpa *v = &self->v;
-
-	OPEN_OR_SKIP(v);
-	NEED(v, CAP_CTRL);
-	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
-	ASSERT_EQ(0, ctrl_init(&self->q, v, RING));
-	ASSERT_EQ(0, ctrl_get_mac(v, self->mac));
-	memcpy(self->other, self->mac, sizeof(self->other));
-	self->other[5] ^= 0x55;
-	ASSERT_EQ(0, ctrl_start(&self->q, 0, 0));
+	OPEN_OR_SKIP(&self->v);
+	NEED(&self->v, CAP_CTRL);
+	ASSERT_EQ(0, ctrl_begin(&self->v, &self->q, self->mac, self->other));
 }
 
 FIXTURE_TEARDOWN(ring)
 {
-	if (self->q.v) {
-		EXPECT_EQ(0, ctrl_put_back(&self->q, self->mac));
-		vq_free(&self->q);
-	}
+	EXPECT_EQ(0, ctrl_end(&self->q, self->mac));
 	vdpa_close(&self->v);
 }
 
@@ -82,7 +69,7 @@ TEST_F_TIMEOUT(ring, rings_across_pages_work, TEST_SECONDS)
 	q->avail = (void *)(pages + 3 * PAGE - 10);
 	q->used = (void *)(pages + 5 * PAGE - 8);
 	ASSERT_EQ(0, ctrl_start(q, 0, 0));
-	for (i = 0; i < 3 * RING; i++) {
+	for (i = 0; i < 3 * CTRL_RING; i++) {
 		self->other[5]++;
 		ASSERT_EQ(VIRTIO_NET_OK, ctrl_set_mac(q, self->other));
 		EXPECT_TRUE(ctrl_has_mac(v, self->other));
