@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 
 #include "kselftest_harness.h"
+#include "ctrl.h"
 #include "log.h"
 #include "tx.h"
 #include "vring.h"
@@ -32,6 +33,8 @@
 #define RING		8
 #define FRAMES		32	/* sent when all is over */
 #define DOORBELLS	4	/* of each thread, mapped at a time */
+#define QUEUES		3	/* for receiving, for sending, for control */
+#define CQ		(QUEUES - 1)
 
 /* What a call's argument points to */
 enum arg {
@@ -109,7 +112,7 @@ FIXTURE(fuzz) {
 /* What the threads share */
 struct shared {
 	struct vdpa *v;
-	struct vq rx, tx;	/* where a start puts them, whatever is done to them */
+	struct vq queues[QUEUES];	/* where a start puts them, whatever is done to them */
 	uint8_t *guard;		/* around @arena */
 	uint8_t *arena;
 	uint8_t *read_only;	/* a page */
@@ -132,6 +135,7 @@ struct fuzzer {
 	uint64_t rng;		/* of this call */
 	struct doorbell doorbell[DOORBELLS];
 	uint64_t good;		/* calls that succeeded */
+	uint64_t acks;		/* commands whose ack was seen */
 };
 
 static uint32_t below(struct fuzzer *f, uint32_t n)
@@ -211,6 +215,12 @@ static uint64_t user_address(struct fuzzer *f)
 	}
 }
 
+/* The data queues are in the first space; the control virtqueue may be in the second */
+static uint32_t asid(struct fuzzer *f)
+{
+	return one_in(f, 64) ? number(f) : one_in(f, 4);
+}
+
 static uint8_t status(struct fuzzer *f)
 {
 	static const uint8_t usual[] = {
@@ -229,6 +239,7 @@ static uint64_t features(struct fuzzer *f)
 	case 1: return 0;
 	case 2: return offered | rng64(f);
 	case 3: return MUST_HAVE;
+	case 4: case 5: return offered | MUST_HAVE;
 	default: return (offered & rng64(f)) | MUST_HAVE;
 	}
 }
@@ -242,8 +253,10 @@ static uint64_t features(struct fuzzer *f)
  */
 static int event_fd(struct fuzzer *f, uint32_t index)
 {
-	struct vq *q = index % 2 ? &f->s->tx : &f->s->rx;
+	struct vq *q = &f->s->queues[index];
 
+	if (index >= QUEUES)
+		return -1;
 	switch (below(f, 3)) {
 	case 0: return q->kick;
 	case 1: return q->call;
@@ -369,7 +382,7 @@ static int call_iotlb(struct fuzzer *f, int fd)
 	};
 	struct vhost_msg_v2 msg = {
 		.type = one_in(f, 32) ? number(f) : VHOST_IOTLB_MSG_V2,
-		.asid = one_in(f, 64) ? number(f) : 0,
+		.asid = asid(f),
 		.iotlb = {
 			.iova = iova(f),
 			.size = size(f),
@@ -414,18 +427,54 @@ static int call_mmap(struct fuzzer *f, int fd)
 	return 0;
 }
 
-/*
- * What a guest does to its rings: a buffer that may be anywhere, or anything at all. Then it kicks
- * the device.
- */
-static int call_ring(struct fuzzer *f)
+/* A buffer that may be anywhere */
+static void fill_buffer(struct fuzzer *f, struct vq *q, uint16_t slot)
 {
-	struct vq *q = one_in(f, 2) ? &f->s->rx : &f->s->tx;
-	uint16_t slot = below(f, RING), idx;
 	struct vring_desc *d = &q->desc[slot];
-	uint64_t one = 1;
+
+	d->addr = htole64(one_in(f, 4) ? iova(f) : vdpa_iova(f->s->v, vq_buf(q, slot)));
+	d->len = htole32(one_in(f, 4) ? number(f) : VQ_BUF_SIZE);
+	d->flags = htole16(q->device_writes ? VRING_DESC_F_WRITE : 0);
+	d->next = htole16(below(f, RING));
+}
+
+/*
+ * A command of a class that there is, or of any, with data or without. Another thread may fill the
+ * same slot, and the device may read it.
+ */
+static void fill_command(struct fuzzer *f, struct vq *q, uint16_t slot)
+{
+	uint8_t data[CTRL_BUF_SIZE / 2];
+	uint32_t i;
+
+	f->acks += *(volatile uint8_t *)ctrl_ack(q, slot) != CTRL_NO_ACK;
+	for (i = 0; i < sizeof(data); i++)
+		data[i] = one_in(f, 2) ? below(f, 4) : rng(&f->rng);
+	ctrl_fill(q, slot, one_in(f, 8) ? rng(&f->rng) : below(f, 8),
+		  one_in(f, 8) ? rng(&f->rng) : below(f, 6), data, below(f, sizeof(data) + 1));
+}
+
+/* Anything at all, in a descriptor of that chain */
+static void spoil_chain(struct fuzzer *f, struct vq *q, uint16_t slot)
+{
+	struct vring_desc *d = &q->desc[slot * q->segs + below(f, q->segs)];
 
 	switch (below(f, 4)) {
+	case 0: d->addr = htole64(iova(f)); break;
+	case 1: d->len = htole32(number(f)); break;
+	case 2: d->flags = rng(&f->rng); break;
+	default: d->next = htole16(number(f)); break;
+	}
+}
+
+/* What a guest does to its rings, good or bad. Then it kicks the device. */
+static int call_ring(struct fuzzer *f)
+{
+	struct vq *q = &f->s->queues[below(f, QUEUES)];
+	uint16_t slot = below(f, q->slots), idx;
+	uint64_t one = 1;
+
+	switch (below(f, 8)) {
 	case 0:
 		((uint8_t *)q->desc)[below(f, 3 * 4096)] = rng(&f->rng);
 		break;
@@ -433,14 +482,14 @@ static int call_ring(struct fuzzer *f)
 		q->avail->idx = htole16(number(f));
 		break;
 	default:
-		d->addr = htole64(one_in(f, 4) ? iova(f) : vdpa_iova(f->s->v, vq_buf(q, slot)));
-		d->len = htole32(one_in(f, 4) ? number(f) : VQ_BUF_SIZE);
-		d->flags = htole16(q->device_writes ? VRING_DESC_F_WRITE : 0);
+		if (q->index == CQ)
+			fill_command(f, q, slot);
+		else
+			fill_buffer(f, q, slot);
 		if (one_in(f, 8))
-			d->flags = rng(&f->rng);
-		d->next = htole16(below(f, RING));
+			spoil_chain(f, q, slot);
 		idx = le16toh(q->avail->idx);
-		q->avail->ring[idx % RING] = htole16(one_in(f, 16) ? number(f) : slot);
+		q->avail->ring[idx % RING] = htole16(one_in(f, 16) ? number(f) : slot * q->segs);
 		__atomic_store_n(&q->avail->idx, htole16(idx + 1), __ATOMIC_RELEASE);
 	}
 	return write(q->kick, &one, sizeof(one));
@@ -456,13 +505,17 @@ static int call_step(struct fuzzer *f, int fd)
 	struct vdpa *v = s->v;
 	struct vdpa mine = { .fd = fd, .mem = v->mem, .iova = v->iova, .mem_size = ARENA,
 			     .offered = v->offered };
-	struct vq rx = s->rx, tx = s->tx;
 	uint64_t backend = v->backend, wanted = features(f);
+	struct vhost_vring_state group = { .index = 1, .num = one_in(f, 2) };
+	struct vq q[QUEUES];
+	uint32_t i, step;
 	uint8_t st;
 
-	rx.v = &mine;
-	tx.v = &mine;
-	switch (__atomic_fetch_add(&s->step, 1, __ATOMIC_RELAXED) % 20) {
+	memcpy(q, s->queues, sizeof(q));
+	for (i = 0; i < QUEUES; i++)
+		q[i].v = &mine;
+	step = __atomic_fetch_add(&s->step, 1, __ATOMIC_RELAXED) % 24;
+	switch (step) {
 	case 0:
 		st = 0;
 		return vdpa_ioctl(&mine, VHOST_VDPA_SET_STATUS, &st);
@@ -473,19 +526,23 @@ static int call_step(struct fuzzer *f, int fd)
 	case 5:
 		return vdpa_iotlb(&mine, VHOST_IOTLB_UPDATE, mine.iova, ARENA, s->arena,
 				  VHOST_ACCESS_RW);
-	case 6: return vdpa_set_status(&mine, 1);
-	case 7: return vdpa_set_status(&mine, 3);
-	case 8: return vdpa_ioctl(&mine, VHOST_SET_FEATURES, &wanted);
-	case 9: return vdpa_set_status(&mine, 11);
-	case 10: return vq_setup(&rx, 0);
-	case 11: return vq_setup(&tx, 0);
-	case 12: return vq_enable(&rx, true);
-	case 13: return vq_enable(&tx, true);
-	case 14: return vdpa_set_status(&mine, DRV_OK);
-	case 15: return log_set(&mine, mine.iova + ARENA / 2, ARENA / 2);
-	case 16: return vdpa_ioctl(&mine, VHOST_VDPA_SUSPEND, NULL);
-	case 17: return vdpa_get_base(&mine, 0);
-	case 18: return log_set(&mine, 0, 0);
+	case 6:
+		return vdpa_iotlb_asid(&mine, 1, VHOST_IOTLB_UPDATE, mine.iova, ARENA, s->arena,
+				       VHOST_ACCESS_RW);
+	case 7: return vdpa_ioctl(&mine, VHOST_VDPA_SET_GROUP_ASID, &group);
+	case 8: return vdpa_set_status(&mine, 1);
+	case 9: return vdpa_set_status(&mine, 3);
+	case 10: return vdpa_ioctl(&mine, VHOST_SET_FEATURES, &wanted);
+	case 11: return vdpa_set_status(&mine, 11);
+	case 12: case 13: case 14:
+		return vq_setup(&q[step - 12], 0);
+	case 15: case 16: case 17:
+		return vq_enable(&q[step - 15], true);
+	case 18: return vdpa_set_status(&mine, DRV_OK);
+	case 19: return log_set(&mine, mine.iova + ARENA / 2, ARENA / 2);
+	case 20: return vdpa_ioctl(&mine, VHOST_VDPA_SUSPEND, NULL);
+	case 21: return vdpa_get_base(&mine, 0);
+	case 22: return log_set(&mine, 0, 0);
 	default: return vdpa_ioctl(&mine, VHOST_VDPA_RESUME, NULL);
 	}
 }
@@ -634,14 +691,15 @@ TEST_F_TIMEOUT(fuzz, any_call_at_any_time, TEST_SECONDS)
 	static struct fuzzer fuzzers[MAX_THREADS];
 	struct vdpa *v = &self->v;
 	struct shared s = { .v = v, .seed = test_seed(), .fd = v->fd };
-	uint64_t good = 0, begin;
+	uint64_t good = 0, acks = 0, begin;
 	uint32_t i;
 
 	ASSERT_LT(0, threads);
 	ASSERT_GE(MAX_THREADS, threads);
 	s.calls = (calls + threads - 1) / threads;
-	ASSERT_EQ(0, vq_init(&s.rx, v, 0, RING, 1, VQ_BUF_SIZE, true));
-	ASSERT_EQ(0, vq_init(&s.tx, v, 1, RING, 1, VQ_BUF_SIZE, false));
+	ASSERT_EQ(0, vq_init(&s.queues[0], v, 0, RING, 1, VQ_BUF_SIZE, true));
+	ASSERT_EQ(0, vq_init(&s.queues[1], v, 1, RING, 1, VQ_BUF_SIZE, false));
+	ASSERT_EQ(0, ctrl_init(&s.queues[CQ], v, RING));
 	ASSERT_EQ(0, vq_init(&self->tx, v, 1, RING, 1, VQ_BUF_SIZE, false));
 	ASSERT_GE(ARENA, v->mem_used);
 	ASSERT_EQ(0, make_arena(&s));
@@ -655,15 +713,16 @@ TEST_F_TIMEOUT(fuzz, any_call_at_any_time, TEST_SECONDS)
 	for (i = 0; i < threads; i++) {
 		pthread_join(fuzzers[i].thread, NULL);
 		good += fuzzers[i].good;
+		acks += fuzzers[i].acks;
 	}
-	TH_LOG("fuzz: %u calls, seed %llu; %u threads, %llu calls succeeded, %llu s",
+	TH_LOG("fuzz: %u calls, seed %llu; %u threads, %llu calls succeeded, %llu acks, %llu s",
 	       s.calls * threads, (unsigned long long)s.seed, threads, (unsigned long long)good,
-	       (unsigned long long)(deadline(0) - begin) / 1000);
+	       (unsigned long long)acks, (unsigned long long)(deadline(0) - begin) / 1000);
 	/* whoever was last has closed it, or left it */
 	v->fd = s.fd;
 	ASSERT_EQ(0, works(v, &self->tx));
-	vq_free(&s.rx);
-	vq_free(&s.tx);
+	for (i = 0; i < QUEUES; i++)
+		vq_free(&s.queues[i]);
 	munmap(s.guard, 2 * GUARD);
 }
 
