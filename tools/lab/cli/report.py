@@ -90,6 +90,25 @@ def skips(results):
     return [f"  {count:4} skipped: {reason}" for reason, count in why.most_common()]
 
 
+def kselftest(title):
+    """Which one a title is of, whatever the parent: the binary and the test."""
+    return ": ".join(title.split(": ")[-2:])
+
+
+def never_tried(results):
+    """The kselftests that no parent, on no kernel, could be tried with: they promise nothing."""
+    tried = {kselftest(promise.what) for result in results for promise in result.promises if promise.skipped is None}
+    skipped = {kselftest(title) for result in results for promise in result.skipped()
+               if re.search(r": \d+ tests$", promise.what) for title in promise.notes}
+    return sorted(skipped - tried)
+
+
+def failures(results):
+    """All that has failed once more: the end is what is read first."""
+    return [line for result in results for promise in result.failed()
+            for line in (f"  not ok: {result.name}: {promise.what}", *(f"    {note}" for note in promise.notes[:10]))]
+
+
 def table(results):
     """What was counted."""
     rows = [figure for result in results for figure in result.figures]

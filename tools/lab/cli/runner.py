@@ -157,8 +157,20 @@ def earlier(tests):
     return found
 
 
-def run(tests, check, verbose, setup_seconds):
-    """Run tests. check: what they are told, a dict. The exit status."""
+def every_kselftest(results):
+    """What can be told of all of the tests together."""
+    result = report.Result("every-kselftest")
+    untried = report.never_tried(results)
+    result.line(f"{'not ' if untried else ''}ok 1 - each kselftest is tried with some parent")
+    for title in untried:
+        result.line(f"# {title}")
+    result.line("1..1")
+    result.end(int(bool(untried)), 0)
+    return result
+
+
+def run(tests, check, verbose, setup_seconds, whole):
+    """Run tests. check: what they are told, a dict. whole: these are all that there are. The exit status."""
     begin = time.monotonic()
     with open(f"{RUN}/check.json", "w", encoding="utf-8") as file:
         json.dump(check, file, indent=1)
@@ -169,8 +181,10 @@ def run(tests, check, verbose, setup_seconds):
     results = done + runner.run()
     if not check["long"]:
         keep_times(results)
+    if whole:
+        results.append(every_kselftest(results))
     report.write(results)
-    for line in report.table(results) + report.skips(results):
+    for line in report.table(results) + report.skips(results) + report.failures(results):
         print(line)
     print(report.totals(results))
     times = ", ".join(f"{result.name} {result.seconds:.0f} s" for result in sorted(results, key=lambda r: -r.seconds))
