@@ -3,13 +3,14 @@
 # lab: group=driver cost=58 variants=stock
 """A kernel drives a device by itself, through virtio_vdpa: its network interface has the MAC and the
 MTU that the device was given, and packets go both ways; again after each of many changes between
-virtio_vdpa and vhost-vdpa, and with a control virtqueue and two pairs of queues."""
+virtio_vdpa and vhost-vdpa, and with a control virtqueue and two pairs of queues, whose commands reach the
+device: that of the driver's own, by default, and the device's."""
 import subprocess
 
 from testlib import kselftest, tap
 from vlm import l2, net
 
-MAC = "52:54:00:77:00:02"
+MAC, OTHER_MAC = "52:54:00:77:00:02", "52:54:00:77:00:0a"
 BINDS = 10
 PINGS = 50
 MTU = 1400
@@ -74,4 +75,17 @@ with tap.Tap() as t:
         answers(t, l1, "with two pairs", MTU - IP_HEADERS)
         l1.sh(f"ip link set {name} down && ip link set {name} up")
         answers(t, l1, "down and up")
+        l1.sh("vdpa dev del vdpa0")
+
+        l2.take_over(l1, mac=MAC)
+        name = interface(l1)
+        up(l1, name)
+        l1.sh(f"""ethtool -L {name} combined 2
+            ip link set {name} address {OTHER_MAC} promisc on
+            ip link add link {name} name v5 type vlan id 5 && ip link set v5 up""")
+        net.ip("neigh", "flush", "dev", "br0")
+        answers(t, l1, "by default, with another MAC and two pairs")
+        found, = l1.qmp("query-rx-filter", name="vdpa0")
+        t.equal((found["main-mac"], found["promiscuous"], sorted(found["vlan-table"])), (OTHER_MAC, True, [0, 5]),
+                "and the device has the MAC, is promiscuous, and takes the VLAN in")
         t.clean_logs(lab)
