@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=170 variants=stock
+# lab: group=migration cost=300,400 variants=stock,debug
 """What L2 has set through its control virtqueue arrives at the destination: its MAC, the addresses and VLANs
-that it takes in, promiscuous mode, and how many pairs of queues it uses. There and back, and after a
-migration that is cancelled; by the device's log, and by the shadow virtqueues of Debian's own QEMU on stock
-modules. The destination's device says so itself, and L2 hears the frames that its filters let pass, and no
-other ones. L2 makes itself known from there."""
+that it takes in, promiscuous mode, its offloads, and how many pairs of queues it uses: four, two and one.
+There and back, and after a migration that is cancelled, or that is refused as the other device has not what
+L2 uses; by the device's log, and, on a stock kernel, by the shadow virtqueues of Debian's own QEMU. The
+destination's device says so itself, and L2 hears the frames that its filters let pass, and no other ones. L2
+makes itself known from there."""
 import contextlib
 import dataclasses
 import errno
@@ -13,9 +14,10 @@ import itertools
 import re
 import socket
 import struct
+import subprocess
 import time
 
-from testlib import nested, tap
+from testlib import debug, nested, tap
 from testlib.faults import SLOW, cancelled
 from testlib.kselftest import DRIVER
 from vlm import l2, net
@@ -24,7 +26,8 @@ from vlm.l1 import LabError
 from vlm.migration import Migration, migrate
 from vlm.traffic import Traffic, account, device_stops
 
-NIC = l2.netdev(l2.NODE, "auto", pairs=2)
+PAIRS = 4
+NIC = l2.netdev(l2.NODE, "auto", pairs=PAIRS)
 MAC, NEXT_MAC, VLAN_MAC = "52:54:00:77:00:0a", "52:54:00:77:00:0b", "52:54:00:77:00:06"
 GROUP = "01:00:5e:01:02:03"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -46,7 +49,7 @@ FRAMES = {
 FIRST = {
     "lines": [
         f"ip link set eth0 address {MAC}",
-        "agent nic eth0 pairs 2",
+        f"agent nic eth0 pairs {PAIRS}",
         f"agent nic eth0 multicast {GROUP}",
         "for m in /lib/vlan/*; do insmod $m; done",
         "ip link add link eth0 name v5 type vlan id 5 && ip link set v5 up",
@@ -55,24 +58,39 @@ FIRST = {
     "state": {"main-mac": MAC, "promiscuous": False, "unicast": "normal", "multicast": "normal", "vlan": "normal",
               "unicast-table": [VLAN_MAC], "vlan-table": [0, 5, 6]},
     "hears": ["mac", "group", "five", "six", "all"],
+    "pairs": PAIRS,
+    "segments": "on",
 }
 THEN = {
     "lines": [
         f"ip link set eth0 address {NEXT_MAC}",
         "ifconfig eth0 allmulti",
         "ip link del v6",
+        "agent nic eth0 pairs 2",
+        "agent nic eth0 off rx-gro-hw",
     ],
     "state": {**FIRST["state"], "main-mac": NEXT_MAC, "multicast": "all", "unicast-table": [], "vlan-table": [0, 5]},
     "hears": ["next", "group", "other", "five", "all"],
+    "pairs": 2,
+    "segments": "off",
 }
 PROMISCUOUS = {
-    "lines": ["ifconfig eth0 promisc"],
+    "lines": ["ifconfig eth0 promisc", "agent nic eth0 pairs 1"],
     "state": {**THEN["state"], "promiscuous": True},
     "hears": list(FRAMES),
+    "pairs": 1,
+    "segments": "off",
 }
-NORMAL = {**THEN, "lines": ["ifconfig eth0 -promisc"]}
-FLOWS = 32
-SECONDS = 60
+NORMAL = {
+    **THEN,
+    "lines": ["ifconfig eth0 -promisc", f"agent nic eth0 pairs {PAIRS}", "agent nic eth0 on rx-gro-hw"],
+    "pairs": PAIRS,
+    "segments": "on",
+}
+# LM_CAPS of a device that has no control mailbox, and of one that has all
+NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
+FLOWS = 64
+SECONDS = 60 * (debug.SLOW if tap.DEBUG else 1)
 numbers = itertools.count(1)
 
 
@@ -138,7 +156,7 @@ def state(l1):
 
 def interrupts(l1):
     """How many of them the L2 in that L1 has had from each of the virtqueues."""
-    text = run(l1, r"sed -n 's/^ *[0-9]*: *\([0-9]*\) .*virtio0-\([a-z]*put.[01]\)$/irq \2 \1/p' /proc/interrupts")
+    text = run(l1, r"sed -n 's/^ *[0-9]*: *\([0-9]*\) .*virtio0-\([a-z]*put.[0-9]\)$/irq \2 \1/p' /proc/interrupts")
     return {name: int(count) for name, count in re.findall(r"^irq (\S+) (\d+)$", text, re.M)}
 
 
@@ -149,13 +167,20 @@ def connects(n):
         return sock.connect_ex((net.L2_DATA, 1000 + n)) == errno.ECONNREFUSED
 
 
-def both_pairs(t, what, l1):
-    """Packets go both ways on both pairs of queues."""
+def uses_pairs(t, what, l1, pairs):
+    """Packets go both ways on so many pairs of queues."""
     before = interrupts(l1)
     t.equal(sum(connects(n) for n in range(FLOWS)), FLOWS, f"{what}: L2 answers on each of {FLOWS} flows")
     after = interrupts(l1)
     t.equal(sorted(name for name in after if after[name] > before[name]),
-            ["input.0", "input.1", "output.0", "output.1"], f"{what}: and these use both pairs of queues")
+            [f"{way}.{n}" for way in ("input", "output") for n in range(pairs)],
+            f"{what}: and these use {pairs} of its {PAIRS} pairs of queues")
+
+
+def segments(l1):
+    """Does the vdpa function of that L1 pass on TCP's segments that are longer than frames? By its tap's word."""
+    text = subprocess.run(["ethtool", "-k", l1.data_tap(0)], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return re.search(r"tx-tcp-segmentation: (\w+)", text)[1]
 
 
 def has(t, what, l1, want):
@@ -163,6 +188,7 @@ def has(t, what, l1, want):
     have = state(l1)
     t.equal({name: have[name] for name in want["state"]}, want["state"], f"{what}: {l1.name}'s device has what L2 has set")
     t.ok(GROUP in have["multicast-table"], f"{what}: and the multicast address")
+    t.equal(segments(l1), want["segments"], f"{what}: and L2's offloads")
     t.equal(sorted(hears(l1, want["hears"])), sorted(want["hears"]),
             f"{what}: L2 hears the frames that it has asked for, and no other one")
     return have
@@ -196,7 +222,7 @@ def move(t, what, src, dst, traffic, want, had):
         t.note(migrate(src, dst, nic=NIC))
         nested.well(t, what, traffic)
     t.equal(has(t, what, dst, want), had, f"{what}: all of the state is the source's")
-    both_pairs(t, what, dst)
+    uses_pairs(t, what, dst, want["pairs"])
     t.equal(set(announced), {want["state"]["main-mac"]}, f"{what}: L2 has announced its MAC: {len(announced)} times")
 
 
@@ -212,6 +238,27 @@ def cancel(t, what, src, dst, traffic, want, had):
     t.equal(has(t, what, src, want), had, f"{what}: nothing of the state has changed")
 
 
+def other_device(l1, caps, words):
+    """The L1's vDPA device is made anew, of a function with these LM_CAPS."""
+    l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER}")
+    l1.qmp("qom-set", path="/machine/peripheral/vdpa0", property="x-lm-caps", value=caps)
+    l2.take_over(l1, words=words)
+
+
+def differs(t, what, src, dst, traffic, why, caps=ALL_CAPS, words=()):
+    """The other device has not what L2 uses: its QEMU says why, and L2 goes on at the source."""
+    other_device(dst, caps, words)
+    stops = device_stops(l2.dirty_log(src))
+    with traffic.may_lose(what, 0 if stops == 1 else stops):
+        with Migration(src, dst, nic=NIC) as migration:
+            migration.wait("failed")
+        t.ok(why in l2.said(dst), f"{what}: refused, and L2's QEMU says: {why}")
+        t.note(l2.said(dst))
+        l2.stop(dst)
+        nested.well(t, what, traffic)
+    other_device(dst, ALL_CAPS, ())
+
+
 def travel(t, lab, way, log):
     """L2 sets its NIC up, and goes there and back."""
     here, there = lab.l1s
@@ -223,11 +270,13 @@ def travel(t, lab, way, log):
     l2.console(here, f"agent nic any hear {ETHERTYPE} &")
     had = set_up(t, f"{way}, at first", here, FIRST)
     net.ip("neigh", "flush", "dev", "br0")
-    traffic = Traffic(lab, "-".join(way.replace("'", "").split()), pairs=2)
+    traffic = Traffic(lab, "-".join(way.replace("'", "").split()), pairs=PAIRS)
     traffic.wait_both_ways()
-    both_pairs(t, f"{way}, at first", here)
+    uses_pairs(t, f"{way}, at first", here, PAIRS)
 
     cancel(t, f"{way}, cancelled", here, there, traffic, FIRST, had)
+    differs(t, f"{way}, to a device with fewer pairs", here, there, traffic, "pairs", words=["max_vqp", "2"])
+    differs(t, f"{way}, to a device without a mailbox", here, there, traffic, "features", NO_MAILBOX)
     move(t, f"{way}, there", here, there, traffic, FIRST, had)
     with traffic.may_lose("another MAC"):
         had = set_up(t, f"{way}, changed", there, THEN)
@@ -246,12 +295,13 @@ def travel(t, lab, way, log):
 
 with tap.Tap() as t:
     # which joins groups of its own, whenever it likes
-    with nested.make_lab(queues=2, device_props=f"{Config.device_props},mq=on", l2_append="ipv6.disable=1") as lab:
-        with_vlan = dataclasses.replace(lab.config, l2_initrd=f"{lab.config.kernel}/l2-vlan.gz")
+    with nested.make_lab(queues=PAIRS, device_props=f"{Config.device_props},mq=on", l2_append="ipv6.disable=1") as lab:
+        with_vlan = dataclasses.replace(lab.config, l2_initrd=f"{tap.config().kernel}/l2-vlan.gz")
         for l1 in lab.l1s:
             l1.config = with_vlan
         travel(t, lab, "the device's log", "device")
-        for l1 in lab.l1s:
-            l1.config = dataclasses.replace(with_vlan, vdpa_modules="stock", l2_qemu=l2.DEBIAN_QEMU)
-        travel(t, lab, "shadow virtqueues", "unknown")
+        if not tap.DEBUG:
+            for l1 in lab.l1s:
+                l1.config = dataclasses.replace(with_vlan, vdpa_modules="stock", l2_qemu=l2.DEBIAN_QEMU)
+            travel(t, lab, "shadow virtqueues", "unknown")
         t.clean_logs(lab)
