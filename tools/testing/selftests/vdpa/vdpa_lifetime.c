@@ -23,9 +23,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ctrl.h"
 #include "log.h"
 #include "vdpa_nl.h"
-#include "vring.h"
 
 #define NAME		"vdpa_life"
 #define DRIVER		"/sys/bus/pci/drivers/virtio_lm_vdpa/"
@@ -34,14 +34,13 @@
 #define MEM_SIZE	(512UL << 10)
 #define FRAME_LEN	76	/* the header, and the least that Ethernet allows */
 #define LINE_LEN	128
-#define DRV_OK		(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
-			 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
 #define MUST_HAVE	(BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
 
 struct life {
 	const char *pci;
 	uint64_t seed;
 	uint64_t rng;
+	uint64_t commands;	/* a sequence of their own: the steps are the same without them */
 	bool late;		/* the function behaves until the device is started */
 	bool packed;		/* the rings are */
 	unsigned int steps;
@@ -50,9 +49,11 @@ struct life {
 
 	struct vdpa v;
 	struct vq vq[2];
+	struct vq cq;
 	struct bitmap map[2];
 	bool suspended;
 	bool runs[2];		/* the device has taken the queue */
+	bool ctrl;		/* the driver serves a control virtqueue */
 };
 
 /* Every step goes through here. Returns whether it was a success */
@@ -120,6 +121,21 @@ static int add(struct life *l)
 	return vdpa_nl_dev_add(&a);
 }
 
+/* The control virtqueue, if the parent serves one in software, which no device can keep from that */
+static bool start_ctrl(struct life *l)
+{
+	struct vdpa *v = &l->v;
+
+	if (!vdpa_can(v, CAP_CTRL) || !(v->features & BIT_ULL(VIRTIO_NET_F_CTRL_VQ)))
+		return true;
+	l->cq.index = v->features & (BIT_ULL(VIRTIO_NET_F_MQ) | BIT_ULL(VIRTIO_NET_F_RSS)) ?
+		      v->nvqs - 1 : 2;
+	vq_set_start(&l->cq, rng(&l->commands));
+	l->ctrl = did(l, "ctrl_setup", vq_setup(&l->cq, l->cq.avail_idx)) &&
+		  did(l, "ctrl_enable", vq_enable(&l->cq, true));
+	return l->ctrl;
+}
+
 /*
  * As far as the driver has to be for the device to run. VHOST_VDPA_SET_VRING_ENABLE does not tell
  * whether the device has taken the queue; that its state cannot be had while it runs does.
@@ -131,6 +147,7 @@ static bool start(struct life *l)
 	int i;
 
 	l->suspended = false;
+	l->ctrl = false;
 	if (!did(l, "negotiate", vdpa_negotiate(v, l->packed ? ~0ULL : MUST_HAVE | rng(&l->rng))))
 		return false;
 	for (i = 0; i < 2; i++) {
@@ -140,7 +157,9 @@ static bool start(struct life *l)
 		    !did(l, "vq_enable", vq_enable(&l->vq[i], true)))
 			return false;
 	}
-	if (!did(l, "driver_ok", vdpa_set_status(v, DRV_OK)) ||
+	if (!start_ctrl(l))
+		return false;
+	if (!did(l, "driver_ok", vdpa_set_status(v, CTRL_DRV_OK)) ||
 	    !did(l, "get_status", vdpa_get_status(v)))
 		return false;
 	for (; s.index < 2; s.index++)
@@ -187,6 +206,7 @@ static int resume(struct life *l)
 	l->suspended = false;
 	if (ret != -ETIMEDOUT)
 		return ret;
+	l->ctrl = false;
 	for (; s.index < 2; s.index++)
 		if (l->runs[s.index] && !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s))
 			return -EBADE;
@@ -209,6 +229,22 @@ static int ring_state(struct life *l, unsigned int vq)
 	return vdpa_set_base(&l->v, s.index, s.num);
 }
 
+/*
+ * A guest waits for the answer without end: whatever the device does, there is one, or the device
+ * needs a reset.
+ */
+static int command(struct life *l)
+{
+	uint64_t *r = &l->commands;
+	uint8_t class = rng_below(r, 6), cmd = rng_below(r, 5), data[8], i;
+	int ret;
+
+	for (i = 0; i < sizeof(data); i++)
+		data[i] = rng_below(r, 4);
+	ret = ctrl_run(&l->cq, class, cmd, data, rng_below(r, sizeof(data) + 1));
+	return ret == -ETIMEDOUT && vdpa_get_status(&l->v) == CTRL_DRV_OK ? -EBADE : ret;
+}
+
 /* One of what a VMM does with a device that it has started */
 static void act(struct life *l)
 {
@@ -217,6 +253,8 @@ static void act(struct life *l)
 	struct vdpa_nl_info info;
 
 	traffic(l);
+	if (l->ctrl && !l->suspended && vdpa_get_status(&l->v) == CTRL_DRV_OK)
+		did(l, "command", command(l));
 	switch (rng_below(&l->rng, 12)) {
 	case 0:
 	case 1:
@@ -300,6 +338,8 @@ static void drive(struct life *l)
 		    !did(l, "map_bitmap", bitmap_map(&l->map[i])))
 			goto free;
 	}
+	if (!did(l, "ctrl_init", ctrl_init(&l->cq, &l->v, RING)))
+		goto free;
 	if (!start(l))
 		goto free;
 	if (l->late)
@@ -319,6 +359,8 @@ free:
 			vq_free(&l->vq[i]);
 		bitmap_free(&l->map[i]);
 	}
+	if (l->cq.v)
+		vq_free(&l->cq);
 close:
 	vdpa_close(&l->v);
 }
@@ -355,6 +397,7 @@ int main(int argc, char **argv)
 		l.seed = strtoull(line, &word, 0);
 		l.late = strstr(word, "late");
 		rng_init(&l.rng, l.seed, "lifetime");
+		rng_init(&l.commands, l.seed, "commands");
 		live(&l);
 		printf("%llu %u %d%s%s\n", (unsigned long long)l.seed, l.steps, l.err,
 		       l.err ? " " : "", l.err ? l.step : "");
