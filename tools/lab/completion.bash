@@ -13,7 +13,7 @@ _virtio_lm_lab()
 		words=$("$lab" "$command" --help | grep -o -e '--[a-z0-9-]*' | sort -u)
 	else
 		case $command in
-		check) words=$("$lab" check --long --list | sed '1d; s/ .*//') ;;
+		check) words=$("$lab" check --list | sed '1d; s/ .*//') ;;
 		exec | vdpa | migrate) words="l1a l1b" ;;
 		console | qmp | logs) words="l1a l1b l2" ;;
 		l2) words="start stop status" ;;

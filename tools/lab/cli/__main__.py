@@ -135,7 +135,8 @@ def parse(argv):
     if args.command == "qmp" and not args.words:
         raise UsageError("lab qmp wants a command: lab qmp --help")
     if args.command == "check":
-        args.chosen = tests.choose(args.tests, args.group, args.variant, args.long)
+        # a list is of all, and says which of them are of the long form
+        args.chosen = tests.choose(args.tests, args.group, args.variant, args.long or args.list)
     return args
 
 

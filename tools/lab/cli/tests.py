@@ -100,5 +100,5 @@ def choose(names, groups, variants, long):
     chosen = [test for test in chosen if (not groups or test.group in groups)
               and (not variants or (test.variant or "none") in variants)]
     if not chosen:
-        raise UsageError("no test is of that group and that variant; lab check --list shows all")
+        raise UsageError("no test is of that group and that variant, or only in the long form; lab check --list shows all")
     return chosen
