@@ -14,10 +14,11 @@ from vlm.qmp import QMPError
 
 from . import attached, kernels, options, runner
 from . import demo, soak
-from .artefacts import Qemu, fuzz_tree, make
+from .artefacts import ARTEFACTS, Qemu, fuzz_tree, make
 from .setup import parts
 from .steps import CACHE, RUN, SRC, SetupLock, StepError, outside
 from .steps import say as tell
+from .tests import NEEDS
 
 FUZZ = f"{SRC}/tools/qemu/fuzz"
 
@@ -71,13 +72,11 @@ def do_check(args):
     begin = time.monotonic()
     made, folder = parts(args)
     needs = {need for test in args.chosen for need in test.needs}
-    folders = {}
     with SetupLock():
         variants = {test.variant for test in args.chosen}
         made_kernels = {name: make_kernel() for name, make_kernel in
                         (("debug", kernels.debug), ("newest", kernels.newest)) if name in variants}
-        for name in ("dpdk", "vhost-crate"):
-            folders[name] = make(name) if name in needs else ""
+        folders = {name: make(name) if name in needs else "" for name in NEEDS if name in ARTEFACTS}
         qemu = Qemu(args.qemu_base, args.qemu_source)
         if "qemu-sources" in needs:
             qemu.sources()

@@ -2,12 +2,12 @@
 """The tests: each file of tools/lab/tests that can be executed and ends with .t. It declares itself in one line
 among its first:
 
-  # lab: group=migration cost=240,560 variants=stock,debug needs=log-modules form=both
+  # lab: group=migration cost=240,560 variants=stock,debug needs=dpdk form=both
 
 * group: what it is about; `lab check --group` runs one;
 * cost: about how many seconds it takes, for each variant: what takes longest is started first;
 * variants: the kernels of its L1s, of VARIANTS below. Without one it boots none;
-* needs: what setup makes for it alone, of NEEDS below;
+* needs: what is made for it alone, of NEEDS below;
 * form: both, or long for a test that only the long form has, or its name.
 
 A test of more than one variant is run once for each: `migration` and `migration-debug`."""
@@ -20,7 +20,8 @@ from .options import SRC, UsageError
 
 FOLDER = f"{SRC}/tools/lab/tests"
 VARIANTS = ("stock", "newest", "debug")
-NEEDS = ("dpdk", "vhost-crate", "qemu", "qemu-fuzz", "qemu-sources", "qemu-tsan")
+# those that artefacts.ARTEFACTS has, and kinds of QEMU, which do_check() of commands.py has made
+NEEDS = ("dpdk", "vhost-crate", "qemu-fuzz", "qemu-sources", "qemu-tsan")
 GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab")
 FORMS = ("both", "long")
 DECLARATION = re.compile(r"^# lab: (.*)$", re.M)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=device cost=1 needs=qemu
+# lab: group=device cost=1
 """What the fuzzer has started with, and what it has found: the device survives each of
 tools/qemu/traces, which `tools/qemu/fuzz trace` has made of inputs, one after the other."""
 import glob

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=device cost=9000 needs=qemu,qemu-fuzz form=long
+# lab: group=device cost=9000 needs=qemu-fuzz form=long
 """Whatever a guest writes to the device's registers, and has in its memory, QEMU's fuzzer with the
 address and undefined behaviour sanitizers finds nothing, and nothing keeps QEMU busy for a minute: on
 the device by itself, and behind an intel-iommu that is fuzzed along.

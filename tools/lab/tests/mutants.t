@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=600 variants=stock needs=qemu form=long
+# lab: group=build cost=600 variants=stock form=long
 """The tests are tested: each patch in tools/mutants is a bug. The test that it names passes
 without it, and with it fails of just that.
 

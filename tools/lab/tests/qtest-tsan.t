@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=device cost=900 needs=qemu,qemu-tsan form=long
+# lab: group=device cost=900 needs=qemu-tsan form=long
 """The qtests of the device with QEMU's threads watched: nothing that the device does is part of a
 data race.
 

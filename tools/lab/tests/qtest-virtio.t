@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=device cost=29 needs=qemu
+# lab: group=device cost=29
 # QEMU's own qtests of virtio-net and the other virtio devices: as good as before.
 . "$(dirname "$0")/tap.sh"
 need_our_qemu

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=device cost=143 needs=qemu
+# lab: group=device cost=143
 # The qtests of the device.
 . "$(dirname "$0")/tap.sh"
 need_our_qemu
