@@ -74,8 +74,7 @@ def do_check(args):
     needs = {need for test in args.chosen for need in test.needs}
     with SetupLock():
         variants = {test.variant for test in args.chosen}
-        made_kernels = {name: make_kernel() for name, make_kernel in
-                        (("debug", kernels.debug), ("newest", kernels.newest)) if name in variants}
+        made_kernels = {name: make_kernel() for name, make_kernel in kernels.VARIANTS.items() if name in variants}
         folders = {name: make(name) if name in needs else "" for name in NEEDS if name in ARTEFACTS}
         qemu = Qemu(args.qemu_base, args.qemu_source)
         if "qemu-sources" in needs:

@@ -66,3 +66,8 @@ def debug():
             "driver": "", "vdpa_modules": "stock",
             # every report and not the first alone, in a log that does not wrap around
             "append": "kasan_multi_shot log_buf_len=8M"}
+
+
+# What the tests can declare as a variant besides stock, which is the lab's own, or the user's. One is made if a
+# test of it is to be run; where it is {}, those tests are skipped.
+VARIANTS = {"newest": newest, "debug": debug}

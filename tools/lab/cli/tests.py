@@ -6,7 +6,7 @@ among its first:
 
 * group: what it is about; `lab check --group` runs one;
 * cost: about how many seconds it takes, for each variant: what takes longest is started first;
-* variants: the kernels of its L1s, of VARIANTS below. Without one it boots none;
+* variants: the kernels of its L1s: stock, and those of kernels.VARIANTS. Without one it boots none;
 * needs: what is made for it alone, of NEEDS below;
 * form: both, or long for a test that only the long form has, or its name.
 
@@ -16,10 +16,11 @@ import os
 import re
 import typing
 
+from . import kernels
 from .options import SRC, UsageError
 
 FOLDER = f"{SRC}/tools/lab/tests"
-VARIANTS = ("stock", "newest", "debug")
+VARIANTS = ("stock", *kernels.VARIANTS)
 # those that artefacts.ARTEFACTS has, and kinds of QEMU, which do_check() of commands.py has made
 NEEDS = ("dpdk", "vhost-crate", "qemu-fuzz", "qemu-sources", "qemu-tsan")
 GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab")

@@ -25,7 +25,7 @@ LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
 RATE_SECONDS = 120
 # There and back. On a debug kernel each of them takes four times as long, and to an L1 with the links
 # cut a migration is one that is cancelled
-ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"stock": 5, "newest": 1, "debug": 3}[tap.VARIANT])
+ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug": 3}.get(tap.VARIANT, 5))
 # how many migrations there are until one has something go wrong before it
 UNDISTURBED = 1
 
