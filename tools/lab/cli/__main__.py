@@ -8,8 +8,6 @@ import sys
 from . import options, tests
 from .options import UsageError
 
-COMMANDS = ("setup", "up", "demo", "soak", "check", "fuzz", "vdpa", "exec", "l2", "migrate", "console", "qmp", "logs",
-            "status", "down", "shell", "distclean")
 # what else than options the commands of many options take
 USAGE = {"soak": " [N]", "check": " [TEST]..."}
 EXAMPLES = "A QEMU or driver of yours runs in the lab's tree: build it there (lab shell)."
@@ -48,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser():
-    """Of all commands."""
+    """Of all commands; and their names."""
     top = Parser(prog="lab", usage="lab [--lab NAME] COMMAND [OPTION]...")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="lab")
 
@@ -78,7 +76,7 @@ def parser():
                      help="in their long form, which takes hours, and ends with a table of what was counted; one that was "
                      "ended goes on where it was, as long as this checkout and the options are the same")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
-    options.add(sub, options.TESTS, {"rounds": None, "lives": None, "inputs": None, "seed": None})
+    options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
     sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by itself, or "
                   "behind an intel-iommu, which is fuzzed along; in as many processes as there are processors. What covers "
                   "more of the code is kept in the cache, and the next run goes on from there. An input that crashes is "
@@ -114,13 +112,13 @@ def parser():
                   "at /virtio-lm/cache and the host's files at /virtio-lm/host.")
     sub.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER)
     command("distclean", "End every lab and remove the cache.")
-    return top
+    return top, commands.choices
 
 
 def parse(argv):
     """The command line, looked at as far as that can be done without anything made."""
-    top = parser()
-    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+    top, names = parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in names:
         raise UsageError(f"there is no command {argv[0]}; lab --help lists them")
     args, extra = top.parse_known_args(argv)
     if args.command == "check" and not any(word.startswith("-") for word in extra):

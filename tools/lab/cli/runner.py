@@ -9,7 +9,7 @@ import textwrap
 import threading
 import time
 
-from . import report
+from . import options, report
 from .steps import CACHE, RUN, SRC, say
 
 # what a test took the last time is what it will take: the longest first
@@ -204,7 +204,7 @@ def told(config, kernels, args, folder, folders):
     """What the tests are told: check.json. testlib.tap reads it."""
     return {"config": dataclasses.asdict(config), "kernels": kernels, "long": args.long, "qemu_folder": folder,
             "folders": folders, "up": up_words(args),
-            "parameters": {name: getattr(args, name) for name in ("rounds", "lives", "inputs", "seed")}}
+            "parameters": {option.name: getattr(args, option.name) for option in options.TESTS}}
 
 
 def up_words(args):

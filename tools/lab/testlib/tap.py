@@ -28,7 +28,7 @@ def long_form():
 
 
 def parameter(name, usual):
-    """What `lab check` was told of that name: rounds, lives, inputs, seed; or the test's own."""
+    """What `lab check` was told of that name, which is one of options.TESTS; or the test's own."""
     value = CHECK["parameters"][name]
     return usual if value is None else value
 
