@@ -10,7 +10,9 @@ among its first:
 * needs: what is made for it alone, of NEEDS below;
 * form: both, or long for a test that only the long form has, or its name.
 
-A test of more than one variant is run once for each: `migration` and `migration-debug`."""
+A test of more than one variant is run once for each: `migration` and `migration-debug`.
+
+What `lab check --list` shows of it is the first sentence of what it says of itself. Documentation/lab.rst has a row for it."""
 import glob
 import os
 import re

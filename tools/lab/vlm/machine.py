@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machines of L1 and L2: all that is x86's. Documentation/lab.rst says why each part is needed."""
+"""The machines of L1 and L2: types, CPUs, accelerators. Documentation/lab.rst says why each part is needed."""
 import os
 import re
 import subprocess
