@@ -129,6 +129,11 @@ with tap.Tap() as t:
     if not t.ok(status == 0, "the documents build without a warning"):
         t.note(text)
 
+    with open(f"{SRC}/Documentation/lab.rst", encoding="utf-8") as file:
+        told = set(re.findall(r"``([\w-]+)``", file.read()))
+    names = {os.path.basename(path)[:-2] for path in files("tools/lab/tests", ext=".t")}
+    t.equal(sorted(names - told), [], "lab.rst tells of each test of the lab")
+
     # the archive drops a version one day, and a suite gets another name
     pinned = re.compile(r"\b(bookworm|trixie|forky|sid|experimental)\b|(?<!\d)\d+:\d+\.\d+[.\d]*(\+\w+)?-\d")
     found = [f"{path.removeprefix(SRC + '/')}:{number}: {line.strip()}"
