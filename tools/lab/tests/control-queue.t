@@ -94,18 +94,12 @@ SECONDS = 60 * (debug.SLOW if tap.DEBUG else 1)
 numbers = itertools.count(1)
 
 
-def shown(l1):
-    """What the console of the L2 in that L1 has shown."""
-    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
-        return file.read().replace("\r", "")
-
-
 def wait_shown(l1, pattern, what):
     """Until it has shown that."""
     end = time.monotonic() + SECONDS
-    while not (found := re.search(pattern, shown(l1))):
+    while not (found := re.search(pattern, l2.shown(l1))):
         if time.monotonic() > end:
-            raise LabError(f"not within {SECONDS} s: {what}; L2's console: {shown(l1)[-400:]}")
+            raise LabError(f"not within {SECONDS} s: {what}; L2's console: {l2.shown(l1)[-400:]}")
         time.sleep(0.2)
     return found
 
@@ -113,12 +107,12 @@ def wait_shown(l1, pattern, what):
 def run(l1, line):
     """Run a line in the L2 in that L1; what it prints."""
     n = next(numbers)
-    before = len(shown(l1))
+    before = len(l2.shown(l1))
     l2.console(l1, f"{{ {line}; }}; echo 'ended '{n} $?")
     found = wait_shown(l1, rf"\nended {n} (\d+)", line)
     if found[1] != "0":
-        raise LabError(f"L2: `{line}` ended with {found[1]}: {shown(l1)[before:]}")
-    return shown(l1)[before:]
+        raise LabError(f"L2: `{line}` ended with {found[1]}: {l2.shown(l1)[before:]}")
+    return l2.shown(l1)[before:]
 
 
 def octets(mac):
@@ -145,7 +139,7 @@ def hears(l1, wanted):
     # and what has come before the last one
     send(l1, BROADCAST, None, f"{n} end")
     wait_shown(l1, rf"heard {n} end\b", "L2 hears the last one")
-    return re.findall(rf"heard {n} (\w+)", shown(l1))[:-1]
+    return re.findall(rf"heard {n} (\w+)", l2.shown(l1))[:-1]
 
 
 def state(l1):

@@ -51,8 +51,7 @@ def wait(reached, seconds, what):
 
 def reloaded(l1):
     """Has the L2 in that L1 loaded its driver anew?"""
-    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
-        return "\nreloaded" in file.read().replace("\r", "")
+    return "\nreloaded" in l2.shown(l1)
 
 
 def happens(t, lab, src, dst, what, happen):

@@ -112,16 +112,18 @@ def console(l1, line):
             pass
 
 
+def shown(l1):
+    """What the console of the L2 in that L1, or of the last one there, has shown; "" where there was none."""
+    try:
+        with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
 def boots(*l1s):
     """How often L2 has booted in those L1s, where it was one after the other."""
-    text = ""
-    for l1 in l1s:
-        try:
-            with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
-                text += file.read()
-        except FileNotFoundError:
-            pass
-    return text.count(UP_LINE)
+    return sum(shown(l1).count(UP_LINE) for l1 in l1s)
 
 
 def qmp(l1, timeout=60):
