@@ -353,7 +353,22 @@ int virtio_lm_ctrl_write16(struct virtio_lm_vdpa *vlm, u64 iova, u16 value)
 	return 0;
 }
 
-/* Of whole pages, pinned by vhost-vdpa, where nothing else is mapped */
+/**
+ * virtio_lm_dma_map - map memory into an address space
+ * @vdpa: the vDPA device
+ * @asid: the address space
+ * @iova: address in it, where nothing else is mapped
+ * @size: in bytes; whole pages
+ * @pa: physical address of the memory, which vhost-vdpa has pinned
+ * @perm: VHOST_ACCESS_RO, VHOST_ACCESS_WO or VHOST_ACCESS_RW
+ * @opaque: not used
+ *
+ * Each page is held until it is unmapped. The lock of the vDPA device is not taken: the lock of the
+ * VMM's memory is held, and must not wait for a device. May sleep.
+ *
+ * Return: 0, -EINVAL if there is no such address space or @size is 0, -ENOMEM, or another errno of
+ *	   vhost_iotlb_add_range() or iommu_map(); after an error nothing is mapped
+ */
 int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size, u64 pa,
 		      u32 perm, void *opaque)
 {
@@ -386,7 +401,18 @@ err_pages:
 	return ret;
 }
 
-/* When this returns, neither the device nor the CPU writes there any more */
+/**
+ * virtio_lm_dma_unmap - unmap a range of an address space
+ * @vdpa: the vDPA device
+ * @asid: the address space
+ * @iova: first address of the range
+ * @size: of the range in bytes
+ *
+ * When this returns, neither the device nor the CPU writes there any more. A mapping that is partly
+ * in the range goes as a whole. The lock of the vDPA device is not taken. May sleep.
+ *
+ * Return: 0, also if nothing was mapped, or -EINVAL if there is no such address space or @size is 0
+ */
 int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -399,9 +425,16 @@ int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u
 	return 0;
 }
 
-/*
+/**
+ * virtio_lm_reset_map - unmap all of an address space
+ * @vdpa: the vDPA device
+ * @asid: the address space
+ *
  * The default is that nothing is mapped. vhost-vdpa has unmapped all of it before this, which is
- * when the VMM closes the device.
+ * when the VMM closes the device; so the MAC address that it has written is forgotten here. May
+ * sleep.
+ *
+ * Return: 0, or -EINVAL if there is no such address space
  */
 int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 {
@@ -417,7 +450,19 @@ int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 	return 0;
 }
 
-/* Of a running device it would move its rings and buffers, of one that logs the bitmap */
+/**
+ * virtio_lm_set_group_asid - bind a group of virtqueues to an address space
+ * @vdpa: the vDPA device
+ * @group: the group
+ * @asid: the address space
+ *
+ * Of a running device it would move its rings and buffers, of one that logs the bitmap. If the
+ * device cannot be given the other address space, it needs a reset, see virtio_lm_attach(). May
+ * sleep.
+ *
+ * Return: 0, -EINVAL if there is no such group or address space, -EBUSY if the device runs or logs,
+ *	   or as virtio_lm_attach(); the group is bound as before then
+ */
 int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsigned int asid)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
@@ -440,7 +485,15 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
 	return ret;
 }
 
-/* vhost-vdpa has reset the device before it asks, so the domain of the data group is there */
+/**
+ * virtio_lm_get_iova_range - which addresses the device can use
+ * @vdpa: the vDPA device
+ *
+ * vhost-vdpa has reset the device before it asks, so the domain of the data group is there. May
+ * sleep.
+ *
+ * Return: the first address and the last one; all there are where the IOMMU does not tell
+ */
 struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);

@@ -10,9 +10,18 @@
 
 #include "virtio_lm_vdpa.h"
 
-/*
+/**
+ * virtio_lm_check_mac - can a vDPA device be given this MAC address
+ * @func: the function
+ * @mac: the address
+ * @offer: feature bits that are offered to the bus
+ * @software_ctrl: the vDPA device has a control virtqueue in software
+ * @config: the device's own configuration
+ *
  * With CTRL_RX a guest can have the device filter, and it would by its own address, which only a
- * mailbox can change. The operations of the management API have no extack.
+ * mailbox can change. The operations of the management API have no extack: the log says why not.
+ *
+ * Return: 0 or -EINVAL
  */
 int virtio_lm_check_mac(struct virtio_lm_func *func, const u8 *mac, u64 offer, bool software_ctrl,
 			const struct virtio_net_config *config)
@@ -45,7 +54,17 @@ static u16 virtio_lm_default_pairs(struct virtio_lm_func *func, u16 device_pairs
 	return 1;
 }
 
-/* A request that is refused is no fault of this machine's, so the reason is logged as info */
+/**
+ * virtio_lm_plan - make a plan of what "vdpa dev add" asks for
+ * @func: the function, after a reset
+ * @add: what is asked for
+ * @plan: set to the plan, if 0 is returned
+ *
+ * A request that is refused is no fault of this machine's, so the reason is logged as info. Of the
+ * device no more than the configuration is read. Does not sleep.
+ *
+ * Return: 0, -EINVAL if the request is refused, or as virtio_lm_read_config()
+ */
 int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config *add,
 		   struct virtio_lm_plan *plan)
 {

@@ -8,10 +8,17 @@
 
 #include "virtio_lm_vdpa.h"
 
-/*
- * Is the device still what the bus has made of it? One that has gone reads as anything; one whose
- * status lacks a bit that the bus has set was reset behind the kernel's back and has lost its
- * queues, or lies.
+/**
+ * virtio_lm_check - is the device still what the bus has made of it
+ * @vlm: the vDPA device, whose lock is held
+ * @status: set to the device's own status, if 0 is returned
+ *
+ * One that has gone reads as anything; one whose status lacks a bit that the bus has set was reset
+ * behind the kernel's back and has lost its queues, or lies. Nothing that the device says after an
+ * error is to be believed. Does not sleep.
+ *
+ * Return: 0, -EIO if it was reset from outside, or is about to be, or has lost a bit of its status,
+ *	   -ENODEV if it is gone
  */
 int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 {
@@ -25,11 +32,17 @@ int virtio_lm_check(struct virtio_lm_vdpa *vlm, u8 *status)
 	return vlm->status & ~*status ? -EIO : 0;
 }
 
-/*
+/**
+ * virtio_lm_get_status - the device status as the bus reads it
+ * @vdpa: the vDPA device
+ *
  * A device sets NEEDS_RESET, all other bits are the driver's (virtio 1.3, 2.1), and vhost-vdpa
  * relies upon getting back the ones it has set: by DRIVER_OK it knows that a virtqueue's interrupt
  * has to be given up with its eventfd (VHOST_SET_VRING_CALL in drivers/vhost/vdpa.c). What the
- * driver could not have the device do, a reset included, needs a reset, too.
+ * driver could not have the device do, a reset included, needs a reset, too. May sleep.
+ *
+ * Return: what the bus has set, less what could not be carried out, with NEEDS_RESET where it is
+ *	   needed; the device's own status until the bus has set any
  */
 u8 virtio_lm_get_status(struct vdpa_device *vdpa)
 {
@@ -59,10 +72,13 @@ void virtio_lm_notify_reset(struct virtio_lm_vdpa *vlm)
 		virtio_lm_invoke(&vlm->config_callback);
 }
 
-/*
- * The device does not do what the bus has asked for, and the operation has no result. The bus reads
- * DEVICE_NEEDS_RESET until it resets the device; where that runs, a notification of a change of its
- * configuration tells it to look (virtio 1.3, 2.1.2).
+/**
+ * virtio_lm_set_needs_reset - tell the bus that the device does not do what it has asked for
+ * @vlm: the vDPA device, whose lock is held
+ *
+ * For what fails in an operation that has no result. The bus reads DEVICE_NEEDS_RESET until it
+ * resets the device; where that runs, a notification of a change of its configuration tells it to
+ * look (virtio 1.3, 2.1.2). Does not sleep.
  */
 void virtio_lm_set_needs_reset(struct virtio_lm_vdpa *vlm)
 {

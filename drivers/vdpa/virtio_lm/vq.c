@@ -10,12 +10,24 @@
 
 #include "virtio_lm_vdpa.h"
 
+/**
+ * virtio_lm_packed - are the rings packed
+ * @vlm: the vDPA device, whose lock is held
+ *
+ * Return: true if the bus has negotiated that
+ */
 bool virtio_lm_packed(const struct virtio_lm_vdpa *vlm)
 {
 	return vlm->features & BIT_ULL(VIRTIO_F_RING_PACKED);
 }
 
-/* Ring the doorbell of a queue that runs, or wake who serves it. Any context */
+/**
+ * virtio_lm_kick - ring the doorbell of a queue, or wake who serves it
+ * @vlm: the vDPA device
+ * @vq: the queue, one of its own
+ *
+ * Any context, without a lock. A kick of a queue that does not run is dropped.
+ */
 void virtio_lm_kick(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 {
 	if (!READ_ONCE(vq->running))
@@ -29,11 +41,16 @@ void virtio_lm_kick(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 		iowrite16(vq->device_idx, vq->notify);
 }
 
-/*
- * Whether kicks and callbacks of a queue pass. They do before the last step that lets the device
- * serve the queue, be it queue_enable or DRIVER_OK: a kick that comes in between is heard too
- * early, which is harmless, since that step counts as a kick. One that came after and was dropped
- * would be lost.
+/**
+ * virtio_lm_run_vq - let kicks and callbacks of a queue pass, or not
+ * @vq: the queue; the lock of its vDPA device is held
+ * @run: they pass
+ *
+ * They do before the last step that lets the device serve the queue, be it queue_enable or
+ * DRIVER_OK: a kick that comes in between is heard too early, which is harmless, since that step
+ * counts as a kick. One that came after and was dropped would be lost. If they do not pass, the
+ * callback is not running when this returns; a kick that has begun still rings the doorbell. Does
+ * not sleep.
  */
 void virtio_lm_run_vq(struct virtio_lm_vq *vq, bool run)
 {
@@ -43,6 +60,13 @@ void virtio_lm_run_vq(struct virtio_lm_vq *vq, bool run)
 	virtio_lm_set_callback(&vq->callback, run ? &vq->cb : &none);
 }
 
+/**
+ * virtio_lm_log_vq - say in the kernel log what cannot be done to a queue
+ * @vlm: the vDPA device, whose lock is held
+ * @idx: index of the queue; there is one
+ * @what: as in "cannot be enabled"
+ * @err: the negative errno that came of it
+ */
 void virtio_lm_log_vq(struct virtio_lm_vdpa *vlm, u16 idx, const char *what, int err)
 {
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
@@ -52,7 +76,17 @@ void virtio_lm_log_vq(struct virtio_lm_vdpa *vlm, u16 idx, const char *what, int
 			    idx, what, err, vq->num, vq->num_max, vq->desc);
 }
 
-/* Of an enabled queue of a suspended device */
+/**
+ * virtio_lm_read_state - read where a queue stands
+ * @vlm: the vDPA device, whose lock is held, and which is suspended
+ * @idx: index of the queue, which is one of the device's, and enabled
+ * @state: set to the state, if 0 is returned
+ *
+ * What the device says is checked, for it is where the next device goes on. Does not sleep.
+ *
+ * Return: 0, -ENODEV if the device is gone, -EIO if it has descriptors in flight or names what is
+ *	   no position in the ring
+ */
 int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_state *state)
 {
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
@@ -81,7 +115,17 @@ int virtio_lm_read_state(struct virtio_lm_vdpa *vlm, u16 idx, struct vdpa_vq_sta
 	return 0;
 }
 
-/* What can be told without the device, of a queue that is to be enabled */
+/**
+ * virtio_lm_check_vq - can a queue be enabled as the bus has set it up
+ * @vlm: the vDPA device, whose lock is held
+ * @vq: the queue, one of its own
+ *
+ * As far as that can be told without the device, which is not touched. Does not sleep.
+ *
+ * Return: 0, -EINVAL if the size, the alignment or the kind of the state is wrong, -EFAULT if
+ *	   nobody has set the addresses, -EIO if it is not known where the queue has stopped,
+ *	   -ERANGE if its state is no position in its ring
+ */
 int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 {
 	bool packed = virtio_lm_packed(vlm);
@@ -110,6 +154,19 @@ int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
 	return 0;
 }
 
+/**
+ * virtio_lm_enable_vq - have the device enable a queue
+ * @vlm: the vDPA device, whose lock is held
+ * @idx: index of the queue; virtio_lm_check_vq() has nothing against it
+ *
+ * After an error the device may have it enabled all the same, so that only a reset undoes what was
+ * done. In the order of virtio 1.3, 4.1.5.1.3, with the ring state first. The queue's @enabled and
+ * @running are the caller's to set. Does not sleep.
+ *
+ * Return: 0, -ENODEV if the device is gone, -ENOENT if it has no such queue with the features
+ *	   that are negotiated, -ERANGE if it does not take the size, -EIO if it does not take ring
+ *	   state, vector or queue_enable
+ */
 int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 {
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
@@ -150,7 +207,17 @@ int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	return virtio_lm_gone(vlm->func) ? -ENODEV : 0;
 }
 
-/* Of a device that has DRIVER_OK */
+/**
+ * virtio_lm_start_vq - let a queue run
+ * @vlm: the vDPA device, whose lock is held, and which has DRIVER_OK
+ * @idx: index of the queue; there is one
+ *
+ * One that the device still has enabled goes on: kicks and interrupts that were dropped in between
+ * are made up for. Does not sleep.
+ *
+ * Return: 0, or as virtio_lm_check(), virtio_lm_check_vq() and virtio_lm_enable_vq(); after an
+ *	   error the queue does not run
+ */
 int virtio_lm_start_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 {
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
@@ -240,14 +307,21 @@ static int virtio_lm_quiesce_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	return reset ?: state ?: resume;
 }
 
-/*
+/**
+ * virtio_lm_stop_vq - let a queue run no more
+ * @vlm: the vDPA device, whose lock is held, and which has DRIVER_OK
+ * @idx: index of the queue; there is one
+ *
  * A driver must not write 0 to queue_enable (virtio 1.3, 4.1.4.3.2), and QEMU breaks the device
  * of one that does. So without RING_RESET a queue that is no longer wanted stays enabled
  * until the next device reset, which in a VMM's stop comes right after; until then it is only
- * no longer kicked and no longer heard.
+ * no longer kicked and no longer heard, and may write to memory.
  *
  * The device's last interrupt may be on its way yet. So the callback is invoked once more,
- * and not again after this.
+ * and not again after this. May sleep, until the deadline for each of suspend, reset and resume.
+ *
+ * Return: 0, or a negative errno if the queue was not reset, its state not read, or the device not
+ *	   resumed; it is neither kicked nor heard in either case
  */
 int virtio_lm_stop_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 {
