@@ -13,7 +13,7 @@ import re
 import time
 
 from testlib import nested, tap
-from testlib.faults import FAULTS
+from testlib.faults import FAULTS, PAUSE, kill_after_the_stop
 from testlib.kselftest import CANNOT_TELL, DRIVER
 from vlm import l2
 from vlm.l1 import LabError
@@ -28,6 +28,8 @@ RATE_SECONDS = 120
 ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug": 3}.get(tap.VARIANT, 5))
 # how many migrations there are until one has something go wrong before it
 UNDISTURBED = 1
+# LM_CAPS without VIRTIO_LM_CAP_CTRL, and as the device has it
+NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 
 
 def accesses(l1, since):
@@ -87,6 +89,13 @@ def by_shadow(t, what, src, dst, traffic):
     t.equal(src.events("virtio_lm_log_start", since=begin), [], f"{what}: the device has not logged")
 
 
+def other_device(l1, caps):
+    """The L1's vDPA device is made anew, of a function with that LM_CAPS."""
+    l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER}")
+    l1.misbehave(0, caps=caps)
+    l2.take_over(l1)
+
+
 with tap.Tap() as t, nested.make_lab() as lab:
     here, there = lab.l1s
     traffic = nested.boot(t, lab)
@@ -118,6 +127,13 @@ with tap.Tap() as t, nested.make_lab() as lab:
     for fault, *_ in FAULTS[max(0, len(legs) - UNDISTURBED):]:
         t.skip(fault, f"{ROUNDS} rounds there and back have too few migrations")
 
+    what = "to a device without a mailbox"
+    other_device(there, NO_MAILBOX)
+    go_wrong(t, what, here, there, traffic, lambda _t, migration, _traffic: migration.wait("failed"), {}, 1)
+    t.ok(re.search("Features 0x[0-9a-f]+ unsupported", l2.said(there)), f"{what}: L2's QEMU there says what it lacks")
+    t.note(l2.said(there))
+    other_device(there, ALL_CAPS)
+
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
     there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
@@ -137,6 +153,8 @@ with tap.Tap() as t, nested.make_lab() as lab:
     t.equal(l2.dirty_log(there), "unknown", "Debian's own QEMU: it knows of one way only")
     by_shadow(t, "Debian's own QEMU", there, here, traffic)
     t.equal(l2.dirty_log(here), "svq", f"{what}: L2's QEMU says that it migrates by shadow virtqueues")
+    go_wrong(t, f"{what}, destination killed after the stop", here, there, traffic, kill_after_the_stop,
+             {"capabilities": [PAUSE]}, device_stops("svq"))
     by_shadow(t, what, here, there, traffic)
 
     nested.end(t, lab, traffic)
