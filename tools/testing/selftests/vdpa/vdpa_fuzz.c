@@ -253,10 +253,11 @@ static uint64_t features(struct fuzzer *f)
  */
 static int event_fd(struct fuzzer *f, uint32_t index)
 {
-	struct vq *q = &f->s->queues[index];
+	struct vq *q;
 
 	if (index >= QUEUES)
 		return -1;
+	q = &f->s->queues[index];
 	switch (below(f, 3)) {
 	case 0: return q->kick;
 	case 1: return q->call;
@@ -460,10 +461,17 @@ static void spoil_chain(struct fuzzer *f, struct vq *q, uint16_t slot)
 	struct vring_desc *d = &q->desc[slot * q->segs + below(f, q->segs)];
 
 	switch (below(f, 4)) {
-	case 0: d->addr = htole64(iova(f)); break;
-	case 1: d->len = htole32(number(f)); break;
-	case 2: d->flags = rng(&f->rng); break;
-	default: d->next = htole16(number(f)); break;
+	case 0:
+		d->addr = htole64(iova(f));
+		break;
+	case 1:
+		d->len = htole32(number(f));
+		break;
+	case 2:
+		d->flags = rng(&f->rng);
+		break;
+	default:
+		d->next = htole16(number(f));
 	}
 }
 

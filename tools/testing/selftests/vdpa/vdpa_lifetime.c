@@ -121,7 +121,7 @@ static int add(struct life *l)
 	return vdpa_nl_dev_add(&a);
 }
 
-/* The control virtqueue, if the parent serves one in software, which no device can keep from that */
+/* The control virtqueue, if the driver serves one: no device can keep it from that */
 static bool start_ctrl(struct life *l)
 {
 	struct vdpa *v = &l->v;
