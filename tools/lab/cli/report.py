@@ -91,22 +91,30 @@ def skips(results):
 
 
 def kselftest(title):
-    """Which one a title is of, whatever the parent: the binary and the test."""
-    return ": ".join(title.split(": ")[-2:])
+    """Which one a title is of, whatever the parent: the binary, without its options, and the test."""
+    binary, test = title.split(": ")[-2:] if ": " in title else ("", title)
+    return f"{binary.split(' -')[0]}: {test}"
 
 
 def never_tried(results):
-    """The kselftests that no parent, on no kernel, could be tried with: they promise nothing."""
-    tried = {kselftest(promise.what) for result in results for promise in result.promises if promise.skipped is None}
-    skipped = {kselftest(title) for result in results for promise in result.skipped()
-               if re.search(r": \d+ tests$", promise.what) for title in promise.notes}
+    """The kselftests that were skipped with each parent, on each kernel: they promise nothing."""
+    tried = {kselftest(promise.what) for result in results for promise in result.promises
+             if promise.skipped is None}
+    skipped = set()
+    for promise in [promise for result in results for promise in result.skipped()]:
+        # as kselftest.run() of testlib says it: how many, and which
+        if found := re.match(r"(.*: )\d+ tests$", promise.what):
+            skipped |= {kselftest(title) for title in promise.notes if title.startswith(found[1])}
     return sorted(skipped - tried)
 
 
 def failures(results):
     """All that has failed once more: the end is what is read first."""
-    return [line for result in results for promise in result.failed()
-            for line in (f"  not ok: {result.name}: {promise.what}", *(f"    {note}" for note in promise.notes[:10]))]
+    lines = []
+    for result, promise in [(result, promise) for result in results for promise in result.failed()]:
+        lines.append(f"  not ok: {result.name}: {promise.what}")
+        lines += [f"    {note}" for note in promise.notes[:10]]
+    return lines
 
 
 def table(results):

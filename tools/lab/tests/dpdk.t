@@ -3,7 +3,8 @@
 # lab: group=vmm cost=57 variants=stock needs=dpdk
 """DPDK drives a device as well as QEMU does: Debian's testpmd, with a virtio-user port on
 /dev/vhost-vdpa-0, sends and answers; its port is stopped and started; it is killed and comes back. On one
-pair of queues, and on two with the control virtqueue that a device has by default. Its packed rings, which cannot run, are refused."""
+pair of queues, and on two with the control virtqueue that a device has by default. Its packed rings, which
+cannot run, are refused."""
 import os
 import queue
 import re

@@ -130,7 +130,8 @@ with tap.Tap() as t:
         t.note(text)
 
     with open(f"{SRC}/Documentation/lab.rst", encoding="utf-8") as file:
-        told = set(re.findall(r"``([\w-]+)``", file.read()))
+        rows = re.findall(r"^``([\w-]+)``  |; ``([\w-]+)``:", file.read(), re.M)
+    told = {name for row in rows for name in row}
     names = {os.path.basename(path)[:-2] for path in files("tools/lab/tests", ext=".t")}
     t.equal(sorted(names - told), [], "lab.rst tells of each test of the lab")
 

@@ -130,7 +130,7 @@ int ctrl_take(struct vq *q)
 	}
 	if (slot < 0)
 		return slot;
-	if (len != 1)
+	if (len != 1 || *ctrl_ack(q, slot) == CTRL_NO_ACK)
 		return -EBADMSG;
 	return *ctrl_ack(q, slot);
 }

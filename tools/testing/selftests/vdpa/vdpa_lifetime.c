@@ -204,9 +204,11 @@ static int resume(struct life *l)
 	struct vhost_vring_state s = { };
 
 	l->suspended = false;
+	/* it may not have resumed, and answers no command then */
+	if (ret)
+		l->ctrl = false;
 	if (ret != -ETIMEDOUT)
 		return ret;
-	l->ctrl = false;
 	for (; s.index < 2; s.index++)
 		if (l->runs[s.index] && !vdpa_ioctl(&l->v, VHOST_GET_VRING_BASE, &s))
 			return -EBADE;
