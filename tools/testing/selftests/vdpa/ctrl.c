@@ -112,7 +112,8 @@ int ctrl_post_at(struct vq *q, uint8_t class, uint8_t cmd, const void *data, uin
 /*
  * Waits for a call, if it has to, and takes back one command. Returns the ack; -ETIMEDOUT without
  * an answer, -ENOLINK if there is one that nobody was called for; -EIO if the device has given up;
- * -EBADMSG if a byte is said to be written that is not.
+ * -EBADMSG if it does not say that it has written one byte. Whether it has, an ack of CTRL_NO_ACK
+ * tells.
  */
 int ctrl_take(struct vq *q)
 {
@@ -130,7 +131,7 @@ int ctrl_take(struct vq *q)
 	}
 	if (slot < 0)
 		return slot;
-	if (len != 1 || *ctrl_ack(q, slot) == CTRL_NO_ACK)
+	if (len != 1)
 		return -EBADMSG;
 	return *ctrl_ack(q, slot);
 }

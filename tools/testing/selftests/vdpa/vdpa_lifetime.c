@@ -244,6 +244,8 @@ static int command(struct life *l)
 	for (i = 0; i < sizeof(data); i++)
 		data[i] = rng_below(r, 4);
 	ret = ctrl_run(&l->cq, class, cmd, data, rng_below(r, sizeof(data) + 1));
+	if (ret == CTRL_NO_ACK)
+		return -EBADMSG;
 	return ret == -ETIMEDOUT && vdpa_get_status(&l->v) == CTRL_DRV_OK ? -EBADE : ret;
 }
 
