@@ -95,10 +95,15 @@ class Traffic:
     def lost_elsewhere(self):
         """The same, of those that nothing explains: what was sent in none of the windows, or is more
         than one of them may lose."""
-        found = self.lost()
-        left = [run for run in found if not any(window.holds(run) for window in self.windows)]
-        for window in self.windows:
-            left += [run for run in found if window.holds(run)][window.runs:]
+        room = [window.runs for window in self.windows]
+        left = []
+        for run in self.lost():
+            # L2 tells late what it has got, so one window's run may look like the next one's, too
+            held = [n for n, window in enumerate(self.windows) if room[n] and window.holds(run)]
+            if held:
+                room[held[0]] -= 1
+            else:
+                left.append(run)
         return left
 
     def wait(self, what, reached, seconds):
