@@ -7,11 +7,14 @@ from vlm.qmp import QMPError
 from vlm.traffic import Traffic, account, wrong
 
 from . import debug, tap
+from .kselftest import DRIVER
 
 # packets and pages per second: what leaves L1s several times slower than usual time for anything
 # else. Each packet is several exits to such a kernel, and, while it is logged, each page is one
 DEBUG_RATE = 10
 DEBUG_PAGES = 64
+# LM_CAPS of a device without a control mailbox, and of one that is as it is
+NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 # of an L2 that started anew while its traffic went on: packets were lost, and nothing else
 BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
 
@@ -43,6 +46,13 @@ def boot(t, lab):
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)
     return traffic
+
+
+def other_device(l1, caps, words=()):
+    """The L1's vDPA device is made anew, of a function with that LM_CAPS. words: for `vdpa dev add`."""
+    l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER}")
+    l1.misbehave(0, caps=caps)
+    l2.take_over(l1, words=words)
 
 
 def well(t, what, traffic):

@@ -87,8 +87,6 @@ NORMAL = {
     "pairs": PAIRS,
     "segments": "on",
 }
-# LM_CAPS of a device that has no control mailbox, and of one that has all
-NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 FLOWS = 64
 SECONDS = 60 * (debug.SLOW if tap.DEBUG else 1)
 numbers = itertools.count(1)
@@ -236,17 +234,10 @@ def cancel(t, what, src, dst, traffic, want, had):
     t.equal(has(t, what, src, want), had, f"{what}: nothing of the state has changed")
 
 
-def other_device(l1, caps, words):
-    """The L1's vDPA device is made anew, of a function with these LM_CAPS."""
-    l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER}")
-    l1.misbehave(0, caps=caps)
-    l2.take_over(l1, words=words)
-
-
-def differs(t, what, src, dst, traffic, caps=ALL_CAPS, words=()):
+def differs(t, what, src, dst, traffic, caps=nested.ALL_CAPS, words=()):
     """The other device has fewer pairs than L2 uses: its QEMU does not begin, and says why. L2 goes on at the
     source."""
-    other_device(dst, caps, words)
+    nested.other_device(dst, caps, words)
     why = f"queues={PAIRS}, but the device has queue pairs: "
     with traffic.may_lose(what, 0):
         try:
@@ -257,7 +248,7 @@ def differs(t, what, src, dst, traffic, caps=ALL_CAPS, words=()):
         l2.stop(dst)
         t.equal(l2.running(src), "running", f"{what}: L2 goes on where it is")
         nested.well(t, what, traffic)
-    other_device(dst, ALL_CAPS, ())
+    nested.other_device(dst, nested.ALL_CAPS)
 
 
 def travel(t, lab, way, log):
@@ -278,7 +269,7 @@ def travel(t, lab, way, log):
     cancel(t, f"{way}, cancelled", here, there, traffic, FIRST, had)
     if log == "device":
         differs(t, f"{way}, to a device with fewer pairs", here, there, traffic, words=["max_vqp", "2"])
-        differs(t, f"{way}, to a device without a mailbox", here, there, traffic, NO_MAILBOX)
+        differs(t, f"{way}, to a device without a mailbox", here, there, traffic, nested.NO_MAILBOX)
     move(t, f"{way}, there", here, there, traffic, FIRST, had)
     # a change may lose a run of packets: a tap, for one, drops what is in a queue of its that is switched off
     with traffic.may_lose("changed", len(THEN["lines"])):

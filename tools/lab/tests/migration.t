@@ -29,8 +29,6 @@ RATE_SECONDS = 120
 ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug": 3}.get(tap.VARIANT, 5))
 # how many migrations there are until one has something go wrong before it
 UNDISTURBED = 1
-# LM_CAPS without VIRTIO_LM_CAP_CTRL, and as the device has it
-NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 
 
 def accesses(l1, since):
@@ -90,13 +88,6 @@ def by_shadow(t, what, src, dst, traffic):
     t.equal(src.events("virtio_lm_log_start", since=begin), [], f"{what}: the device has not logged")
 
 
-def other_device(l1, caps):
-    """The L1's vDPA device is made anew, of a function with that LM_CAPS."""
-    l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER}")
-    l1.misbehave(0, caps=caps)
-    l2.take_over(l1)
-
-
 with tap.Tap() as t, nested.make_lab() as lab:
     here, there = lab.l1s
     traffic = nested.boot(t, lab)
@@ -129,12 +120,12 @@ with tap.Tap() as t, nested.make_lab() as lab:
         t.skip(fault, f"{ROUNDS} rounds there and back have too few migrations")
 
     what = "to a device without a mailbox"
-    other_device(there, NO_MAILBOX)
+    nested.other_device(there, nested.NO_MAILBOX)
     go_wrong(t, what, here, there, traffic, lambda _t, migration, _traffic: migration.wait("failed"), {}, 1)
     # the number of vectors, which a NIC with a control virtqueue has two more of
     t.ok("get_pci_config_device: Bad config data: i=0x9a" in l2.said(there), f"{what}: L2's QEMU there says that it is refused")
     t.note(l2.said(there))
-    other_device(there, ALL_CAPS)
+    nested.other_device(there, nested.ALL_CAPS)
 
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
