@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Address spaces, of a vDPA device with a control virtqueue in software. There are two groups of
- * virtqueues, for the data and for the control virtqueue, and two address spaces, and the bus says
- * which group is bound to which.
+ * Address spaces. What the device serves by itself is the data group of virtqueues. It reaches the
+ * address space of that group: what the space's IOTLB holds is in an IOMMU domain, too, which is
+ * attached to the function.
  *
- * The CPU reaches the address space of the control group, through its IOTLB. The device reaches
- * that of the data group: what its IOTLB holds is in an IOMMU domain, too, which is attached to the
- * function.
+ * A control virtqueue in software is a group of its own. The CPU reaches the address space of that
+ * group, through its IOTLB. There are two address spaces then, and the bus says which group is bound
+ * to which.
  *
  * A kernel that drives the device by itself, through virtio_vdpa, maps nothing here. It uses the
  * DMA API, hence the function's default domain.
@@ -144,9 +144,6 @@ int virtio_lm_attach(struct virtio_lm_vdpa *vlm)
 	struct vhost_iotlb *as = NULL;
 	int ret;
 
-	if (!vlm->software_ctrl)
-		return 0;
-
 	guard(mutex)(&vlm->as_lock);
 
 	vlm->dma_api = virtio_lm_uses_dma_api(vlm);
@@ -172,7 +169,7 @@ int virtio_lm_attach(struct virtio_lm_vdpa *vlm)
  */
 bool virtio_lm_is_attached(struct virtio_lm_vdpa *vlm)
 {
-	if (!vlm->software_ctrl || vlm->dma_api)
+	if (vlm->dma_api)
 		return true;
 
 	guard(mutex)(&vlm->as_lock);

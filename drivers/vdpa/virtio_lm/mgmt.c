@@ -149,13 +149,13 @@ static void virtio_lm_report_waiting(struct work_struct *work)
 }
 
 /*
- * Without a control virtqueue in software, vhost-vdpa attaches a domain of its own to the function,
- * so there is one group and one address space. Linux 6.18 put the DMA device into a union.
+ * The device reaches one address space, and the CPU another one where it serves the control
+ * virtqueue. Linux 6.18 put the DMA device into a union.
  */
 static struct virtio_lm_vdpa *virtio_lm_alloc(struct virtio_lm_func *func, const char *name,
 					      bool software_ctrl)
 {
-	const struct vdpa_config_ops *ops = virtio_lm_vdpa_ops(func, software_ctrl);
+	const struct vdpa_config_ops *ops = virtio_lm_vdpa_ops(func);
 	unsigned int groups = software_ctrl ? VIRTIO_LM_NUM_GROUPS : 1;
 	unsigned int spaces = software_ctrl ? VIRTIO_LM_NUM_AS : 1;
 	struct device *dev = &func->mdev.pci_dev->dev;

@@ -466,58 +466,39 @@ static void virtio_lm_free(struct vdpa_device *vdpa)
 	.suspend		= virtio_lm_suspend_vdpa, \
 	.resume			= virtio_lm_resume_vdpa, \
 	.get_vendor_vq_stats	= virtio_lm_get_vendor_vq_stats, \
-	.free			= virtio_lm_free
-
-/* With a control virtqueue in software */
-#define VIRTIO_LM_AS_OPS \
 	.set_group_asid		= virtio_lm_set_group_asid, \
 	.dma_map		= virtio_lm_dma_map, \
 	.dma_unmap		= virtio_lm_dma_unmap, \
 	.reset_map		= virtio_lm_reset_map, \
-	.get_iova_range		= virtio_lm_get_iova_range
+	.get_iova_range		= virtio_lm_get_iova_range, \
+	.free			= virtio_lm_free
 
 static const struct vdpa_config_ops virtio_lm_ops = {
 	VIRTIO_LM_VDPA_OPS,
 };
 
-static const struct vdpa_config_ops virtio_lm_as_ops = {
-	VIRTIO_LM_VDPA_OPS,
-	VIRTIO_LM_AS_OPS,
-};
-
 #ifdef VDPA_LOG_F_FAULT
-#define VIRTIO_LM_LOG_OPS \
-	.set_log_base		= virtio_lm_set_log_base, \
-	.get_log_status		= virtio_lm_get_log_status
-
 static const struct vdpa_config_ops virtio_lm_log_ops = {
 	VIRTIO_LM_VDPA_OPS,
-	VIRTIO_LM_LOG_OPS,
-};
-
-static const struct vdpa_config_ops virtio_lm_as_log_ops = {
-	VIRTIO_LM_VDPA_OPS,
-	VIRTIO_LM_AS_OPS,
-	VIRTIO_LM_LOG_OPS,
+	.set_log_base		= virtio_lm_set_log_base,
+	.get_log_status		= virtio_lm_get_log_status,
 };
 #endif
 
 /**
  * virtio_lm_vdpa_ops - the operations of a function's vDPA device
  * @func: the function
- * @software_ctrl: the vDPA device has a control virtqueue in software
  *
  * A dirty log that cannot tell that it misses pages is of no use to a VMM, and not offered: it
  * needs VIRTIO_LM_CAP_FAULT.
  *
  * Return: operations of the module's, which outlive @func
  */
-const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func,
-						 bool software_ctrl)
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func)
 {
 #ifdef VDPA_LOG_F_FAULT
 	if (func->caps & VIRTIO_LM_CAP_FAULT)
-		return software_ctrl ? &virtio_lm_as_log_ops : &virtio_lm_log_ops;
+		return &virtio_lm_log_ops;
 #endif
-	return software_ctrl ? &virtio_lm_as_ops : &virtio_lm_ops;
+	return &virtio_lm_ops;
 }

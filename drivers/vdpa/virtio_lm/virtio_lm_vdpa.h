@@ -50,7 +50,7 @@
 /* Virtio 1.3, 2.7 and 2.8: no virtqueue is larger */
 #define VIRTIO_LM_VQ_NUM_MAX	32768
 
-/* Groups of virtqueues, and address spaces, with a control virtqueue in software */
+/* Groups of virtqueues, and address spaces; one of each without a control virtqueue in software */
 #define VIRTIO_LM_GROUP_DATA	0
 #define VIRTIO_LM_GROUP_CTRL	1
 #define VIRTIO_LM_NUM_GROUPS	2
@@ -242,7 +242,7 @@ struct virtio_lm_ctrl {
  * @vqs: the virtqueues
  * @ctrl: the control virtqueue in software
  * @as_lock: taken inside of @lock for what is in @as, and for @domain and @attached
- * @as: the address spaces, if there is one; each page in them is held
+ * @as: the address spaces; each page in them is held
  * @group_asid: which of them each group is bound to
  * @dma_api: the rings are the kernel's own, mapped by the DMA API
  * @attached: the one that the device reaches, or NULL
@@ -454,8 +454,7 @@ int virtio_lm_vq_stats(struct virtio_lm_vdpa *vlm, u16 idx, struct sk_buff *msg,
 		       struct netlink_ext_ack *extack);
 
 /* vdpa_dev.c */
-const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func,
-						 bool software_ctrl);
+const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func);
 int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm);
 
 /* provision.c */
