@@ -5,8 +5,8 @@
  * attached to the function.
  *
  * A control virtqueue in software is a group of its own. The CPU reaches the address space of that
- * group, through its IOTLB. There are two address spaces then, and the bus says which group is bound
- * to which.
+ * group, through its IOTLB. There are two address spaces then, and the bus says which group is
+ * bound to which.
  *
  * A kernel that drives the device by itself, through virtio_vdpa, maps nothing here. It uses the
  * DMA API, hence the function's default domain.
@@ -35,6 +35,8 @@ void virtio_lm_init_as(struct virtio_lm_vdpa *vlm)
 	int i;
 
 	mutex_init(&vlm->as_lock);
+	mutex_init(&vlm->log_lock);
+	xa_init(&vlm->bitmap);
 	/* vhost-vdpa has a limit to the number of mappings, and has mapped what comes here */
 	for (i = 0; i < VIRTIO_LM_NUM_AS; i++)
 		vhost_iotlb_init(&vlm->as[i], U32_MAX, 0);
@@ -81,6 +83,7 @@ static void virtio_lm_detach(struct virtio_lm_vdpa *vlm)
 	if (!vlm->attached)
 		return;
 	iommu_detach_device(vlm->domain, func_dev(vlm->func));
+	virtio_lm_free_bitmap(vlm);
 	virtio_lm_unfill_domain(vlm->domain, vlm->attached, NULL);
 	iommu_domain_free(vlm->domain);
 	vlm->domain = NULL;
@@ -351,6 +354,56 @@ int virtio_lm_ctrl_write16(struct virtio_lm_vdpa *vlm, u64 iova, u16 value)
 }
 
 /**
+ * virtio_lm_set_ranges - have bits for the ranges that are to be logged, and forget those before
+ * @vlm: the vDPA device, which has its domain
+ * @ranges: in ascending order
+ * @nranges: how many
+ *
+ * Return: 0, or -ENOMEM; the ranges are as they were then
+ */
+int virtio_lm_set_ranges(struct virtio_lm_vdpa *vlm, const struct vdpa_iova_range *ranges,
+			 unsigned int nranges)
+{
+	struct vdpa_iova_range *copy;
+	struct vhost_iotlb_map *map;
+	int ret = 0;
+
+	copy = kmemdup_array(ranges, nranges, sizeof(*ranges), GFP_KERNEL_ACCOUNT);
+	if (!copy)
+		return -ENOMEM;
+
+	guard(mutex)(&vlm->as_lock);
+
+	swap(vlm->ranges, copy);
+	swap(vlm->nranges, nranges);
+	for (map = vhost_iotlb_itree_first(vlm->attached, 0, U64_MAX); map && !ret;
+	     map = vhost_iotlb_itree_next(map, 0, U64_MAX))
+		if (map->perm & VHOST_ACCESS_WO)
+			ret = virtio_lm_cover(vlm, map->start, map->last);
+	if (ret) {
+		swap(vlm->ranges, copy);
+		swap(vlm->nranges, nranges);
+	}
+	kfree(copy);
+	if (!vlm->ranges)
+		virtio_lm_free_bitmap(vlm);
+	return ret;
+}
+
+/* The bits come first: the device may write as soon as it can */
+static int virtio_lm_map_logged(struct virtio_lm_vdpa *vlm, u64 iova, u64 size, u64 pa, u32 perm)
+{
+	int ret;
+
+	if (perm & VHOST_ACCESS_WO) {
+		ret = virtio_lm_cover(vlm, iova, iova + size - 1);
+		if (ret)
+			return ret;
+	}
+	return virtio_lm_iommu_map(vlm->domain, iova, size, pa, perm);
+}
+
+/**
  * virtio_lm_dma_map - map memory into an address space
  * @vdpa: the vDPA device
  * @asid: the address space
@@ -386,7 +439,7 @@ int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64
 	if (ret)
 		goto err_pages;
 	if (vlm->attached == as)
-		ret = virtio_lm_iommu_map(vlm->domain, iova, size, pa, perm);
+		ret = virtio_lm_map_logged(vlm, iova, size, pa, perm);
 	if (ret)
 		goto err_iotlb;
 	return 0;
@@ -471,7 +524,7 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
 
 	guard(mutex)(&vlm->lock);
 
-	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->logging)
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->logging || vlm->ranges)
 		return -EBUSY;
 	old = vlm->group_asid[group];
 	vlm->group_asid[group] = asid;
@@ -486,10 +539,11 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
  * virtio_lm_get_iova_range - which addresses the device can use
  * @vdpa: the vDPA device
  *
- * vhost-vdpa has reset the device before it asks, so the domain of the data group is there. May
- * sleep.
+ * vhost-vdpa has reset the device before it asks, so the domain of the data group is there. Room
+ * for the bitmap is kept whether the kernel logs ranges or not: a guest that migrates finds the
+ * same range. May sleep.
  *
- * Return: the first address and the last one; all there are where the IOMMU does not tell
+ * Return: the first address and the last one; all there are where there is no domain
  */
 struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa)
 {
@@ -498,9 +552,10 @@ struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa)
 
 	guard(mutex)(&vlm->as_lock);
 
-	if (vlm->domain && vlm->domain->geometry.force_aperture) {
+	if (!vlm->domain)
+		return range;
+	if (vlm->domain->geometry.force_aperture)
 		range.first = vlm->domain->geometry.aperture_start;
-		range.last = vlm->domain->geometry.aperture_end;
-	}
+	range.last = virtio_lm_bitmap_window(vlm->domain).first - 1;
 	return range;
 }

@@ -24,12 +24,19 @@ static u64 virtio_lm_read64(struct virtio_lm_func *func, u32 offset)
 	return low | (u64)virtio_lm_read(func, offset + sizeof(u32)) << 32;
 }
 
-/*
+/**
+ * virtio_lm_start_log - have the device log to a bitmap
+ * @vlm: the vDPA device, whose lock is held
+ * @base: DMA address of the bitmap
+ * @end: one past its last byte
+ *
  * No wait here: LM_STATUS tells what came of the write to LM_LOGGING_CTRL. The five writes and the
  * read are all that a start costs. If a log was in force before, that one is does not tell that it
  * is this one: then base and end, from which the device takes its bitmap, are read back, too.
+ *
+ * Return: 0, -EIO if the device refused, -ENODEV if it is gone
  */
-static int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
+int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
 {
 	struct virtio_lm_func *func = vlm->func;
 	bool taken = true;
@@ -63,11 +70,16 @@ static int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
 	return 0;
 }
 
-/*
+/**
+ * virtio_lm_stop_log - have the device log no more
+ * @vlm: the vDPA device, whose lock is held
+ *
  * The read is also what brings the last bits to memory: its completion may not pass the
  * device's writes (PCIe 6.0, 2.4.1).
+ *
+ * Return: 0, -ENODEV if the device is gone, -ETIMEDOUT if it did not stop in time
  */
-static int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
+int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
 {
 	struct virtio_lm_func *func = vlm->func;
 	u32 status;

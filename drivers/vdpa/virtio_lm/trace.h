@@ -8,6 +8,7 @@
 #include <linux/device.h>
 #include <linux/tracepoint.h>
 #include <linux/vdpa.h>
+#include <uapi/linux/vhost_types.h>
 
 TRACE_EVENT(virtio_lm_status,
 	    TP_PROTO(struct device *dev, u8 from, u8 to, int ret),
@@ -117,6 +118,58 @@ TRACE_EVENT(virtio_lm_set_log,
 	    ),
 	    TP_printk("%s base=0x%llx size=0x%llx us=%lld ret=%d", __get_str(dev),
 		      __entry->base, __entry->size, __entry->us, __entry->ret)
+);
+#endif
+
+#ifdef VHOST_VDPA_LOG_FAULT
+TRACE_EVENT(virtio_lm_log_start,
+	    TP_PROTO(struct device *dev, unsigned int nranges, u64 first, u64 last, s64 us,
+		     int ret),
+	    TP_ARGS(dev, nranges, first, last, us, ret),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(unsigned int, nranges)
+			     __field(u64, first)
+			     __field(u64, last)
+			     __field(s64, us)
+			     __field(int, ret)
+	    ),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->nranges = nranges;
+			   __entry->first = first;
+			   __entry->last = last;
+			   __entry->us = us;
+			   __entry->ret = ret;
+	    ),
+	    TP_printk("%s nranges=%u first=0x%llx last=0x%llx us=%lld ret=%d", __get_str(dev),
+		      __entry->nranges, __entry->first, __entry->last, __entry->us,
+		      __entry->ret)
+);
+
+TRACE_EVENT(virtio_lm_log_read,
+	    TP_PROTO(struct device *dev, u64 iova, u64 length, u32 flags, s64 us, int ret),
+	    TP_ARGS(dev, iova, length, flags, us, ret),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(u64, iova)
+			     __field(u64, length)
+			     __field(u32, flags)
+			     __field(s64, us)
+			     __field(int, ret)
+	    ),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->iova = iova;
+			   __entry->length = length;
+			   __entry->flags = flags;
+			   __entry->us = us;
+			   __entry->ret = ret;
+	    ),
+	    TP_printk("%s iova=0x%llx length=0x%llx flags=0x%x us=%lld ret=%d", __get_str(dev),
+		      __entry->iova, __entry->length, __entry->flags, __entry->us,
+		      __entry->ret)
+);
+
+DEFINE_EVENT(virtio_lm_switch, virtio_lm_log_stop,
+	     TP_PROTO(struct device *dev, s64 us, int ret),
+	     TP_ARGS(dev, us, ret)
 );
 #endif
 

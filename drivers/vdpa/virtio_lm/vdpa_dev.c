@@ -77,6 +77,7 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	struct virtio_lm_vq *vq;
 	int i, ret;
 
+	guard(mutex)(&vlm->log_lock);
 	guard(mutex)(&vlm->lock);
 
 	for (i = 0; i < vlm->nvqs; i++)
@@ -115,6 +116,11 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	vlm->suspended = false;
 	vlm->logging = false;
 	vlm->log_fault = false;
+	/* A device that did not may still have bits to write */
+	if (!ret) {
+		guard(mutex)(&vlm->as_lock);
+		virtio_lm_free_bitmap(vlm);
+	}
 	return ret;
 }
 
@@ -482,6 +488,11 @@ static const struct vdpa_config_ops virtio_lm_log_ops = {
 	VIRTIO_LM_VDPA_OPS,
 	.set_log_base		= virtio_lm_set_log_base,
 	.get_log_status		= virtio_lm_get_log_status,
+#ifdef VHOST_VDPA_LOG_FAULT
+	.log_start		= virtio_lm_log_start,
+	.log_read_and_clear	= virtio_lm_log_read_and_clear,
+	.log_stop		= virtio_lm_log_stop,
+#endif
 };
 #endif
 

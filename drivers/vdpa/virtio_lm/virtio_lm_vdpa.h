@@ -12,8 +12,10 @@
  *   config     so can this, of the configuration
  *   irq        its interrupts, and the callbacks that they invoke
  *   log        logs what the device writes, where the bus has a dirty log
+ *   bitmap     the bitmap that the driver keeps for the device to log in
  *   status     whether the device still is what the bus has made of it
  *   as         what of memory the device reaches, and what the control virtqueue
+ *   log_ranges the bus's operations on a log of ranges, where it has them
  *   ctrl       the control virtqueue in software
  *   vq         what is done to a virtqueue of the device
  *   vq_ops     the bus's operations on virtqueues
@@ -35,6 +37,8 @@
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci_modern.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
+#include <uapi/linux/vhost_types.h>
 
 #define VIRTIO_LM_DRIVER_NAME	"virtio_lm_vdpa"
 
@@ -233,6 +237,11 @@ struct virtio_lm_ctrl {
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @logging: the device logs the pages it writes
  * @log_fault: it wrote one that it could not log, and the bus has not been told
+ * @log_lock: taken outside of @lock, while bits are given to who reads the log of ranges, and while
+ *	such a log begins or ends
+ * @ranges: of the log of ranges, in ascending order, or NULL; changed with @as_lock, too
+ * @nranges: how many
+ * @bitmap: pages of its bitmap, in its domain, by their index; added with @as_lock
  * @vectors: MSI-X vectors are allocated
  * @irqs_on: the interrupts are enabled
  * @nvqs: virtqueues in @vqs
@@ -271,6 +280,10 @@ struct virtio_lm_vdpa {
 	bool suspended;
 	bool logging;
 	bool log_fault;
+	struct mutex log_lock;	/* see above */
+	struct vdpa_iova_range *ranges;
+	unsigned int nranges;
+	struct xarray bitmap;
 	bool vectors;
 	bool irqs_on;
 	u16 nvqs;
@@ -382,8 +395,19 @@ void virtio_lm_invoke(struct virtio_lm_callback *callback);
 
 /* log.c, for a bus that has a dirty log */
 #ifdef VDPA_LOG_F_FAULT
+int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end);
+int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm);
 int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size);
 int virtio_lm_get_log_status(struct vdpa_device *vdpa);
+#endif
+
+/* bitmap.c */
+struct vdpa_iova_range virtio_lm_bitmap_window(const struct iommu_domain *domain);
+int virtio_lm_cover(struct virtio_lm_vdpa *vlm, u64 first, u64 last);
+void virtio_lm_free_bitmap(struct virtio_lm_vdpa *vlm);
+#ifdef VHOST_VDPA_LOG_FAULT
+int virtio_lm_read_bitmap(struct virtio_lm_vdpa *vlm, u64 first, u64 last,
+			  struct vdpa_dirty *dirty);
 #endif
 
 /* status.c */
@@ -404,12 +428,23 @@ int virtio_lm_ctrl_copy(struct virtio_lm_vdpa *vlm, u64 iova, void *buf, size_t 
 			unsigned int perm);
 int virtio_lm_ctrl_read16(struct virtio_lm_vdpa *vlm, u64 iova, u16 *value);
 int virtio_lm_ctrl_write16(struct virtio_lm_vdpa *vlm, u64 iova, u16 value);
+int virtio_lm_set_ranges(struct virtio_lm_vdpa *vlm, const struct vdpa_iova_range *ranges,
+			 unsigned int nranges);
 int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size, u64 pa,
 		      u32 perm, void *opaque);
 int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size);
 int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid);
 int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsigned int asid);
 struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa);
+
+/* log_ranges.c, for a bus that logs ranges */
+#ifdef VHOST_VDPA_LOG_FAULT
+int virtio_lm_log_start(struct vdpa_device *vdpa, unsigned int asid,
+			const struct vdpa_iova_range *ranges, unsigned int nranges, u64 *page_size);
+int virtio_lm_log_read_and_clear(struct vdpa_device *vdpa, u64 iova, u64 length,
+				 struct vdpa_dirty *dirty, u32 *flags);
+int virtio_lm_log_stop(struct vdpa_device *vdpa);
+#endif
 
 /* ctrl.c */
 bool virtio_lm_is_ctrl(const struct virtio_lm_vdpa *vlm, u16 idx);

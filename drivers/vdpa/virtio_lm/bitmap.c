@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The bitmap that the driver keeps for the device, for a log of ranges (log_ranges.c). Bit p % 8 of
+ * its byte p / 8 stands for page p of the device's address space, so it is one array. It is at the
+ * top of the IOMMU domain's aperture. There is room for a bit of every page below, and a VMM can
+ * map nothing there.
+ *
+ * Ranges may be as large as the address space. A page of the bitmap is there only if somebody has
+ * mapped what it stands for, writable and in a range: nothing else that the device can write has to
+ * have a bit. A write elsewhere finds no bit to set, which the device reports as a fault. So the
+ * memory that this takes is bounded by what is mapped, and nothing that is missing goes unsaid.
+ *
+ * A page once there stays until the log ends, whatever is unmapped: its bits are still to be read.
+ */
+#include <linux/highmem.h>
+#include <linux/iommu.h>
+#include <linux/mm.h>
+
+#include "virtio_lm_vdpa.h"
+
+/* Pages of the device's address space that one page of the bitmap has bits for; in bytes */
+#define VIRTIO_LM_BITMAP_SPAN	(PAGE_SIZE * BITS_PER_BYTE << VIRTIO_LM_PAGE_SHIFT)
+
+/* No higher, whatever the aperture: not each IOMMU can map what it says */
+#define VIRTIO_LM_IOVA_LAST	(BIT_ULL(48) - 1)
+
+/* A VMM whose memory is limited is told so, and not killed */
+#define VIRTIO_LM_BITMAP_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+/**
+ * virtio_lm_bitmap_window - where the bitmap is in the device's address space
+ * @domain: the IOMMU domain of that
+ *
+ * Return: its first and last byte
+ */
+struct vdpa_iova_range virtio_lm_bitmap_window(const struct iommu_domain *domain)
+{
+	struct vdpa_iova_range window = { .last = VIRTIO_LM_IOVA_LAST };
+	u64 size;
+
+	if (domain->geometry.force_aperture)
+		window.last = min_t(u64, domain->geometry.aperture_end, VIRTIO_LM_IOVA_LAST);
+	size = PAGE_ALIGN((window.last >> VIRTIO_LM_PAGE_SHIFT) / BITS_PER_BYTE + 1);
+	window.first = round_down(window.last + 1 - size, PAGE_SIZE);
+	return window;
+}
+
+static u64 virtio_lm_bitmap_iova(struct virtio_lm_vdpa *vlm, unsigned long index)
+{
+	return virtio_lm_bitmap_window(vlm->domain).first + (u64)index * PAGE_SIZE;
+}
+
+static int virtio_lm_add_bitmap_page(struct virtio_lm_vdpa *vlm, unsigned long index)
+{
+	struct page *page;
+	int ret;
+
+	if (xa_load(&vlm->bitmap, index))
+		return 0;
+
+	page = alloc_page(VIRTIO_LM_BITMAP_GFP | __GFP_ZERO);
+	if (!page)
+		return -ENOMEM;
+	ret = xa_err(xa_store(&vlm->bitmap, index, page, VIRTIO_LM_BITMAP_GFP));
+	if (ret)
+		goto err_page;
+	ret = iommu_map(vlm->domain, virtio_lm_bitmap_iova(vlm, index), page_to_phys(page),
+			PAGE_SIZE, IOMMU_CACHE | IOMMU_READ | IOMMU_WRITE, VIRTIO_LM_BITMAP_GFP);
+	if (ret)
+		goto err_store;
+	return 0;
+
+err_store:
+	xa_erase(&vlm->bitmap, index);
+err_page:
+	__free_page(page);
+	return ret;
+}
+
+/**
+ * virtio_lm_cover - have bits for what the device may write
+ * @vlm: the vDPA device, whose as_lock is held, and whose domain is attached
+ * @first: first byte that is mapped, or is about to be
+ * @last: last byte
+ *
+ * Only what is in a range that is logged gets any.
+ *
+ * Return: 0, or -ENOMEM; bits that are there already stay
+ */
+int virtio_lm_cover(struct virtio_lm_vdpa *vlm, u64 first, u64 last)
+{
+	const struct vdpa_iova_range *range;
+	unsigned long index, end;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < vlm->nranges; i++) {
+		range = &vlm->ranges[i];
+		if (range->last < first || range->first > last)
+			continue;
+		index = max(range->first, first) / VIRTIO_LM_BITMAP_SPAN;
+		end = min(range->last, last) / VIRTIO_LM_BITMAP_SPAN;
+		for (; index <= end; index++) {
+			ret = virtio_lm_add_bitmap_page(vlm, index);
+			if (ret)
+				return ret;
+			cond_resched();
+		}
+	}
+	return 0;
+}
+
+/**
+ * virtio_lm_free_bitmap - forget the ranges, their bits, and the memory of those
+ * @vlm: the vDPA device, whose as_lock is held, and which does not log, or cannot write any more
+ */
+void virtio_lm_free_bitmap(struct virtio_lm_vdpa *vlm)
+{
+	unsigned long index;
+	struct page *page;
+
+	xa_for_each(&vlm->bitmap, index, page) {
+		iommu_unmap(vlm->domain, virtio_lm_bitmap_iova(vlm, index), PAGE_SIZE);
+		__free_page(page);
+	}
+	xa_destroy(&vlm->bitmap);
+	kfree(vlm->ranges);
+	vlm->ranges = NULL;
+	vlm->nranges = 0;
+}
+
+#ifdef VHOST_VDPA_LOG_FAULT
+
+/* The bits of a word, of which the first is that of @iova; those that were not taken stay set */
+static int virtio_lm_give_bits(struct vdpa_dirty *dirty, u64 iova, u64 *bits)
+{
+	unsigned int first, n;
+	int ret;
+
+	while (*bits) {
+		first = __ffs64(*bits);
+		/* how many are set in a row */
+		n = ~(*bits >> first) ? __ffs64(~(*bits >> first)) : BITS_PER_LONG_LONG;
+		ret = dirty->set(dirty, iova + ((u64)first << VIRTIO_LM_PAGE_SHIFT),
+				 (u64)n << VIRTIO_LM_PAGE_SHIFT);
+		if (ret)
+			return ret;
+		*bits &= ~GENMASK_ULL(first + n - 1, first);
+	}
+	return 0;
+}
+
+/*
+ * The device sets bits while this clears some. Each word is taken at once. The bits of one that
+ * cannot be given are set again.
+ */
+static int virtio_lm_read_bitmap_page(struct page *page, u64 page_iova, u64 first, u64 last,
+				      struct vdpa_dirty *dirty)
+{
+	const u64 span = (u64)BITS_PER_LONG_LONG << VIRTIO_LM_PAGE_SHIFT;
+	atomic64_t *words = page_address(page), *word;
+	u64 from, to, iova, mask, bits;
+	int ret;
+
+	from = max(first, page_iova);
+	to = min(last, page_iova + VIRTIO_LM_BITMAP_SPAN - 1);
+	for (iova = round_down(from, span); iova <= to; iova += span) {
+		word = &words[(iova - page_iova) / span];
+		if (!atomic64_read(word))
+			continue;
+		mask = GENMASK_ULL((min(to - iova, span - 1)) >> VIRTIO_LM_PAGE_SHIFT,
+				   (max(from, iova) - iova) >> VIRTIO_LM_PAGE_SHIFT);
+		/* little endian, as the device has it */
+		bits = atomic64_fetch_andnot((__force u64)cpu_to_le64(mask), word);
+		bits = le64_to_cpu((__force __le64)bits) & mask;
+		ret = virtio_lm_give_bits(dirty, iova, &bits);
+		if (ret) {
+			atomic64_or((__force u64)cpu_to_le64(bits), word);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/**
+ * virtio_lm_read_bitmap - take bits, and tell whose pages they are
+ * @vlm: the vDPA device, whose log_lock is held
+ * @first: first byte of the pages to tell of
+ * @last: last byte
+ * @dirty: who is told
+ *
+ * Return: 0, or the error of @dirty; the bits that it has not taken are still there
+ */
+int virtio_lm_read_bitmap(struct virtio_lm_vdpa *vlm, u64 first, u64 last,
+			  struct vdpa_dirty *dirty)
+{
+	unsigned long index;
+	struct page *page;
+	int ret;
+
+	xa_for_each_range(&vlm->bitmap, index, page, first / VIRTIO_LM_BITMAP_SPAN,
+			  last / VIRTIO_LM_BITMAP_SPAN) {
+		ret = virtio_lm_read_bitmap_page(page, index * VIRTIO_LM_BITMAP_SPAN, first, last,
+						 dirty);
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	return 0;
+}
+
+#endif /* VHOST_VDPA_LOG_FAULT */
