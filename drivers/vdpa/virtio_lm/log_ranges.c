@@ -5,8 +5,8 @@
  * another one there is nothing in here.
  *
  * The device writes bits to a bitmap that the driver keeps for it (bitmap.c). log_lock is held
- * while bits are given to the reader. That may have to wait for memory of the reader's, so it is the
- * outermost lock, and no other one is held then.
+ * while bits are given to the reader. That may have to wait for memory of the reader's, so it is
+ * the outermost lock, and no other one is held then.
  */
 #include <linux/ktime.h>
 #include <linux/pci.h>

@@ -23,6 +23,8 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             rf"|vdpa {NAME}: (vq \d+: (cannot be enabled|a size of \d+ while it is enabled"
             r"|no ring can go on from)|FEATURES_OK before|control virtqueue: chain \d+ cannot be served)"
             r"|virtio_lm_serve: \d+ callbacks suppressed")
+# and what an IOMMU says of a device that logs a page for which there is no bit
+NO_BIT = r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
 # What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX,
@@ -217,7 +219,7 @@ def run_logging(t, lab, function, what, *require, slow=1, only=()):
     """Run them on a function of ours where vhost-vdpa has a dirty log."""
     net.ip("link", "set", lab.l1s[0].data_tap(function), "mtu", str(LOG_MTU))
     return run_function(t, lab, function, what,
-                        ",".join(("wire", "peer", "link", "log", "indirect", "ctrl") + require),
+                        ",".join(("wire", "peer", "link", "log", "log_ranges", "indirect", "ctrl") + require),
                         slow, ["device_features", hex(LOG_FEATURES)], only)
 
 

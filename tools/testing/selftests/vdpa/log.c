@@ -89,3 +89,38 @@ size_t bitmap_take(struct bitmap *b, void (*dirty)(void *arg, uint64_t page), vo
 	}
 	return n;
 }
+
+/* Logs the writes to @ranges, and to no others, from now on */
+int log_start(struct vdpa *v, const struct vhost_vdpa_log_range *ranges, uint32_t nranges)
+{
+	struct vhost_vdpa_log_start start = {
+		.argsz = sizeof(start),
+		.page_size = LOG_PAGE,
+		.nranges = nranges,
+		.ranges = (uintptr_t)ranges,
+	};
+	int ret = vdpa_ioctl(v, VHOST_VDPA_LOG_START, &start);
+
+	/* the tests need to know about each page */
+	return ret ? ret : start.page_size == LOG_PAGE ? 0 : -EPROTO;
+}
+
+/* Sets the bits of the pages written in a range; returns the flags, or a negative errno */
+int log_read(struct vdpa *v, uint64_t iova, uint64_t length, uint64_t *words)
+{
+	struct vhost_vdpa_log_read read = {
+		.argsz = sizeof(read),
+		.iova = iova,
+		.length = length,
+		.page_size = LOG_PAGE,
+		.bitmap = (uintptr_t)words,
+	};
+	int ret = vdpa_ioctl(v, VHOST_VDPA_LOG_READ, &read);
+
+	return ret ? ret : (int)read.flags;
+}
+
+int log_stop(struct vdpa *v)
+{
+	return vdpa_ioctl(v, VHOST_VDPA_LOG_STOP, NULL);
+}

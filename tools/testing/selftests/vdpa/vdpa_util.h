@@ -49,6 +49,7 @@ enum vdpa_cap {
 	CAP_LINK,		/* the peer can take the link down and up */
 	CAP_LOG,		/* VHOST_BACKEND_F_DIRTY_LOG */
 	CAP_LOG_ASID,		/* in any address space, whoever writes there */
+	CAP_LOG_RANGES,		/* VHOST_BACKEND_F_LOG_RANGES */
 	CAP_ASID,		/* more than one address space */
 	CAP_CTRL,		/* a control virtqueue, split, in a group of its own */
 	CAP_CTRL_STRICT,	/* which says what is wrong, and which a reset makes forget */

@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The log of ranges, as Documentation/vhost-vdpa-log.rst promises it: what is refused, and leaves a
+ * log alone; which bits a read gives, and when; what ends a log.
+ *
+ * The only traffic is frames to nobody: for each the device writes its used ring. So there is no
+ * need of anything on the wire.
+ */
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "kselftest_harness.h"
+#include "log.h"
+#include "tx.h"
+
+#define QUIET_MS	30	/* how long a device is watched that is to write nothing */
+#define TEST_SECONDS	240	/* of the harness; the tests' own deadlines come first */
+#define RING		32
+#define RX_BUF_SIZE	64
+#define WORDS		(VDPA_MEM_SIZE / LOG_PAGE / 64)	/* for a bit of each page */
+#define NOWHERE		((void *)LOG_PAGE)	/* where a process has no memory */
+#define TIB		BIT_ULL(40)
+#define RANGE		struct vhost_vdpa_log_range
+
+/* Nothing is ever received. Each test is a process of its own */
+static struct vq rx;
+
+FIXTURE(ranges) {
+	struct vdpa v;
+	struct vq tx;
+	RANGE all;		/* the tests' memory */
+	uint64_t rng;
+};
+
+FIXTURE_SETUP(ranges)
+{
+	struct vdpa *v = &self->v;
+
+	OPEN_OR_SKIP(v);
+	NEED(v, CAP_LOG_RANGES);
+	rng_init(&self->rng, test_seed(), _metadata->name);
+	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
+	ASSERT_EQ(0, vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true));
+	/* a ring of several pages where there can be one */
+	ASSERT_EQ(0, vq_init(&self->tx, v, 1, v->vq_max, 1, 128, false));
+	self->all = (RANGE){ v->iova, v->mem_size };
+}
+
+FIXTURE_TEARDOWN(ranges)
+{
+	LOG_SEED_ON_FAILURE();
+	if (rx.v)
+		vq_free(&rx);
+	if (self->tx.v)
+		vq_free(&self->tx);
+	vdpa_close(&self->v);
+}
+
+static uint64_t page_of(struct vdpa *v, const void *p)
+{
+	return ((const uint8_t *)p - v->mem) / LOG_PAGE;
+}
+
+static bool has_bit(const uint64_t *words, uint64_t page)
+{
+	return words[page / 64] >> page % 64 & 1;
+}
+
+/* Has the used index a bit in @words, which are of all of the tests' memory? */
+static bool has_used(struct vq *q, const uint64_t *words)
+{
+	return has_bit(words, page_of(q->v, &q->used->idx));
+}
+
+/* Bits of what no frame has the device write; the wire may have it write rx's used flags */
+static unsigned int others(struct vq *q, const uint64_t *words)
+{
+	uint64_t first = page_of(q->v, q->used);
+	uint64_t last = page_of(q->v, (uint8_t *)&q->used->ring[q->size] + 1), page;
+	unsigned int n = 0;
+
+	for (page = 0; page < WORDS * 64; page++)
+		if (has_bit(words, page) && (page < first || page > last) &&
+		    page != page_of(q->v, rx.used))
+			n++;
+	return n;
+}
+
+/* Adds the bits of all of the tests' memory */
+static int read_all(struct vdpa *v, uint64_t *words)
+{
+	return log_read(v, v->iova, v->mem_size, words);
+}
+
+/* Frames have bits, and nothing else has; no fault */
+static void expect_logged(struct __test_metadata *_metadata, struct vq *tx)
+{
+	uint64_t words[WORDS] = { 0 };
+
+	ASSERT_LE(0, read_all(tx->v, words));
+	memset(words, 0, sizeof(words));
+	ASSERT_EQ(0, tx_send(tx, 3));
+	ASSERT_EQ(0, read_all(tx->v, words));
+	EXPECT_TRUE(has_used(tx, words)) {
+		TH_LOG("the used index was written, and has no bit");
+	}
+	EXPECT_EQ(0, others(tx, words)) {
+		TH_LOG("%u pages have a bit that were not written", others(tx, words));
+	}
+}
+
+/* Each used entry since @from has a bit */
+static void expect_entries(struct __test_metadata *_metadata, struct vq *q, uint16_t from,
+			   const uint64_t *words)
+{
+	for (; from != q->used_idx; from++) {
+		ASSERT_TRUE(has_bit(words, page_of(q->v, &q->used->ring[from % q->size]))) {
+			TH_LOG("used entry %u was written, and has no bit", from);
+		}
+	}
+	EXPECT_TRUE(has_used(q, words));
+}
+
+static void post(struct vq *q, unsigned int frames)
+{
+	int slot;
+
+	while (frames-- && (slot = vq_free_slot(q)) >= 0) {
+		memset(vq_buf(q, slot), 0, TX_FRAME_LEN);
+		vq_post(q, slot, TX_FRAME_LEN);
+	}
+	vq_kick(q);
+}
+
+/* Without the feature none of them does anything; while there is a log it is kept */
+TEST_F_TIMEOUT(ranges, feature, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	uint64_t without = v->backend & ~BIT_ULL(VHOST_BACKEND_F_LOG_RANGES);
+	uint64_t words[WORDS] = { 0 };
+
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
+	EXPECT_EQ(-EOPNOTSUPP, log_start(v, &self->all, 1));
+	EXPECT_EQ(-EOPNOTSUPP, read_all(v, words));
+	EXPECT_EQ(-EOPNOTSUPP, log_stop(v));
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend));
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	EXPECT_EQ(-EBUSY, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
+	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend));
+	expect_logged(_metadata, &self->tx);
+	ASSERT_EQ(0, log_stop(v));
+	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
+}
+
+/* Who inherited the file is not the owner of the memory */
+TEST_F_TIMEOUT(ranges, owner, TEST_SECONDS)
+{
+	uint64_t words[WORDS] = { 0 };
+	struct vdpa *v = &self->v;
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(log_start(v, &self->all, 1) != -EPERM || read_all(v, words) != -EPERM ||
+		      log_stop(v) != -EPERM);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	expect_logged(_metadata, &self->tx);
+}
+
+/* What cannot be logged; a log that is on does not notice */
+TEST_F_TIMEOUT(ranges, start_arguments, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	const uint64_t iova = v->iova, last = ~0ULL - LOG_PAGE + 1;
+	RANGE many[VHOST_VDPA_LOG_MAX_RANGES + 1];
+	const struct {
+		int error;
+		RANGE r[3];
+		const char *what;
+	} wrong[] = {
+		{ -EINVAL, { { iova, 0 } }, "nothing" },
+		{ -EINVAL, { { iova + 1, LOG_PAGE } }, "an odd address" },
+		{ -EINVAL, { { iova, LOG_PAGE / 2 } }, "half a page" },
+		{ -EOVERFLOW, { { last, 2 * LOG_PAGE } }, "a wrap by a page" },
+		{ -EOVERFLOW, { { 2 * LOG_PAGE, last } }, "a wrap to 0" },
+		{ -EINVAL, { { iova, LOG_PAGE }, { iova, LOG_PAGE } }, "a range twice" },
+		{ -EINVAL, { { iova, 3 * LOG_PAGE }, { iova + 4 * LOG_PAGE, LOG_PAGE },
+			     { iova + 2 * LOG_PAGE, LOG_PAGE } }, "two that overlap" },
+	};
+	const struct vhost_vdpa_log_start good = {
+		.argsz = sizeof(good),
+		.page_size = LOG_PAGE,
+		.nranges = 1,
+		.ranges = (uintptr_t)&self->all,
+	};
+	struct vhost_vdpa_log_start s;
+	uint32_t i;
+
+#define REFUSED(error, field, value) do {					\
+	s = good;								\
+	s.field = (value);							\
+	EXPECT_EQ(error, vdpa_ioctl(v, VHOST_VDPA_LOG_START, &s)) {		\
+		TH_LOG(#field " " #value);					\
+	}									\
+} while (0)
+
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		EXPECT_EQ(wrong[i].error, log_start(v, wrong[i].r, wrong[i].r[2].length ? 3 :
+						    wrong[i].r[1].length ? 2 : 1)) {
+			TH_LOG("%s", wrong[i].what);
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = (RANGE){ iova + i * 2 * LOG_PAGE, LOG_PAGE };
+	EXPECT_EQ(-E2BIG, log_start(v, many, ARRAY_SIZE(many)));
+	if (v->range.last != ~0ULL)
+		EXPECT_EQ(-ERANGE, log_start(v, &(RANGE){ iova & ~(TIB - 1),
+					     (v->range.last | (LOG_PAGE - 1)) + 1 + LOG_PAGE }, 1));
+	REFUSED(-EINVAL, argsz, sizeof(good) - 1);
+	REFUSED(-EINVAL, argsz, 0);
+	REFUSED(-EINVAL, flags, 1);
+	REFUSED(-EINVAL, page_size, 0);
+	REFUSED(-EINVAL, page_size, LOG_PAGE / 2);
+	REFUSED(-EINVAL, page_size, 3 * LOG_PAGE);
+	REFUSED(-EINVAL, page_size, TIB);	/* the range is not a multiple of it */
+	REFUSED(-EINVAL, asid, ~0U);
+	REFUSED(-EINVAL, nranges, 0);
+	REFUSED(-EFAULT, ranges, 0);
+	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_LOG_START, NULL));
+	expect_logged(_metadata, &self->tx);
+
+	/* as many as there may be, in any order; and a structure of the future */
+	for (i = 0; i < VHOST_VDPA_LOG_MAX_RANGES; i++)
+		many[i] = (RANGE){ iova + ((i * 7 + 3) % VHOST_VDPA_LOG_MAX_RANGES) * 4 * LOG_PAGE,
+				   4 * LOG_PAGE };
+	ASSERT_EQ(0, log_start(v, many, VHOST_VDPA_LOG_MAX_RANGES));
+	expect_logged(_metadata, &self->tx);
+	s = good;
+	s.argsz = 4096;
+	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_LOG_START, &s));
+}
+
+/* What cannot be read; and of what is refused nothing is lost */
+TEST_F_TIMEOUT(ranges, read_arguments, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	uint64_t words[WORDS] = { 0 };
+	const struct vhost_vdpa_log_read good = {
+		.argsz = sizeof(good),
+		.iova = v->iova,
+		.length = v->mem_size,
+		.page_size = LOG_PAGE,
+		.bitmap = (uintptr_t)words,
+	};
+	struct vhost_vdpa_log_read r;
+
+#define NOT_READ(error, field, value) do {					\
+	r = good;								\
+	r.field = (value);							\
+	EXPECT_EQ(error, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, &r)) {		\
+		TH_LOG(#field " " #value);					\
+	}									\
+} while (0)
+
+	/* there is no log: not one in which nothing is dirty */
+	EXPECT_EQ(-ENODATA, read_all(v, words));
+	EXPECT_EQ(0, log_stop(v));
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	ASSERT_EQ(0, tx_send(&self->tx, 3));
+	NOT_READ(-EINVAL, argsz, sizeof(good) - 1);
+	NOT_READ(-EINVAL, flags, VHOST_VDPA_LOG_FAULT);
+	NOT_READ(-EINVAL, length, 0);
+	NOT_READ(-EINVAL, length, LOG_PAGE + 1);
+	NOT_READ(-EINVAL, iova, v->iova + 8);
+	NOT_READ(-EINVAL, page_size, 0);
+	NOT_READ(-EINVAL, page_size, LOG_PAGE / 2);
+	NOT_READ(-EINVAL, page_size, 3 * LOG_PAGE);
+	NOT_READ(-EINVAL, bitmap, (uintptr_t)words + 4);
+	NOT_READ(-EOVERFLOW, iova, ~0ULL - LOG_PAGE + 1);
+	NOT_READ(-EFAULT, bitmap, (uintptr_t)NOWHERE);
+	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, NULL));
+	ASSERT_EQ(0, read_all(v, words));
+	EXPECT_TRUE(has_used(&self->tx, words)) {
+		TH_LOG("a read that was refused has taken bits");
+	}
+
+	EXPECT_EQ(0, log_stop(v));
+	EXPECT_EQ(0, log_stop(v));
+	EXPECT_EQ(-ENODATA, read_all(v, words));
+}
+
+/* Bits are added to those that are there, in what is read and nowhere else, and then forgotten */
+TEST_F_TIMEOUT(ranges, read_adds_and_forgets, TEST_SECONDS)
+{
+	uint64_t words[WORDS + 2], page, i;
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int tries = QUIET_MS;
+	struct vhost_vdpa_log_read big = {
+		.argsz = sizeof(big),
+		.iova = v->iova,
+		.length = v->mem_size,
+		.page_size = v->mem_size,
+		.bitmap = (uintptr_t)words,
+	};
+
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	ASSERT_EQ(0, tx_send(tx, 3));
+	page = page_of(v, &tx->used->idx);
+	memset(words, 0, sizeof(words));
+	/* the pages beside that one, and then itself; what is beside the bits of a read stays */
+	if (page)
+		ASSERT_EQ(0, log_read(v, v->iova, page * LOG_PAGE, words + 1));
+	EXPECT_FALSE(has_used(tx, words + 1));
+	for (i = 0; i < 3; i++)
+		words[i] = 0x5555555555555554ULL;
+	ASSERT_EQ(0, log_read(v, v->iova + page * LOG_PAGE, LOG_PAGE, words + 1));
+	EXPECT_EQ(0x5555555555555554ULL, words[0]);
+	EXPECT_EQ(0x5555555555555555ULL, words[1]);
+	EXPECT_EQ(0x5555555555555554ULL, words[2]);
+
+	/* a device that is done may still have to write that it wants to be notified */
+	do {
+		sleep_ms(1);
+		memset(words, 0, sizeof(words));
+		ASSERT_EQ(0, read_all(v, words + 1));
+		for (i = 0; i < ARRAY_SIZE(words) && !words[i]; i++)
+			;
+	} while (i < ARRAY_SIZE(words) && tries--);
+	EXPECT_EQ(ARRAY_SIZE(words), i) {
+		TH_LOG("bits that were read are still there");
+	}
+
+	/* a bit may stand for more than a page */
+	ASSERT_EQ(0, tx_send(tx, 3));
+	memset(words, 0, sizeof(words));
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, &big));
+	EXPECT_EQ(1, words[0]);
+	EXPECT_EQ(0, words[1]);
+}
+
+/* Other ranges while frames are under way: each used entry has its bit, whatever the order */
+TEST_F_TIMEOUT(ranges, more_ranges_lose_no_bit, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	const uint64_t far = v->iova + v->mem_size + BIT_ULL(30);
+	const RANGE sets[][3] = {
+		{ self->all },
+		{ self->all, { far, TIB >> 8 } },
+		{ { v->iova, v->mem_size / 2 }, { v->iova + v->mem_size / 2, v->mem_size / 2 },
+		  { 0, v->iova } },
+	};
+	int round, i, n, ret;
+
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_start(v, sets[0], 1));
+	for (round = 0; round < 200; round++) {
+		uint64_t words[WORDS] = { 0 }, end = deadline(TX_MS);
+		uint16_t from = tx->used_idx;
+
+		post(tx, 1 + rng_below(&self->rng, tx->size));
+		for (i = rng_below(&self->rng, 5); i; i--) {
+			n = rng_below(&self->rng, ARRAY_SIZE(sets));
+			ASSERT_EQ(0, log_start(v, sets[n], n + 1));
+			if (rng_below(&self->rng, 2))
+				ASSERT_EQ(0, read_all(v, words));
+		}
+		while (tx->posted) {
+			ret = vq_reap(tx, NULL);
+			ASSERT_TRUE(ret >= 0 || ret == -EAGAIN);
+			ASSERT_FALSE(expired(end));
+		}
+		ASSERT_EQ(0, read_all(v, words));
+		expect_entries(_metadata, tx, from, words);
+		EXPECT_EQ(0, others(tx, words));
+	}
+}
+
+/* What is in no range has its bit all the same, or is a fault, which is told once, and why */
+TEST_F_TIMEOUT(ranges, holes, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	const uint64_t used = v->iova + page_of(v, tx->used) * LOG_PAGE, near = 256ULL << 20;
+	const RANGE sets[][2] = {
+		{ { used - near, near }, { used + near, near } },
+		{ { 0, LOG_PAGE }, { v->iova + BIT_ULL(30), BIT_ULL(30) } },
+	};
+	int i, flags, tries;
+
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	for (i = 0; i < ARRAY_SIZE(sets); i++) {
+		uint64_t words[WORDS] = { 0 };
+
+		ASSERT_EQ(0, log_start(v, sets[i], 2));
+		ASSERT_EQ(0, tx_send(tx, 3));
+		flags = read_all(v, words);
+		EXPECT_TRUE(flags == (VHOST_VDPA_LOG_FAULT | VHOST_VDPA_LOG_FAULT_MISSED) ||
+			    (!flags && has_used(tx, words))) {
+			TH_LOG("flags 0x%x", flags);
+		}
+		for (tries = QUIET_MS; (flags = read_all(v, words)) > 0 && tries; tries--)
+			sleep_ms(1);
+		EXPECT_EQ(0, flags);
+
+		/* with the hole closed there is no more fault */
+		ASSERT_EQ(0, log_start(v, (RANGE[]){ sets[0][1], { used, near }, sets[0][0] }, 3));
+		expect_logged(_metadata, tx);
+		ASSERT_EQ(0, log_stop(v));
+	}
+}
+
+/* A range of 1 TiB, or as much as there can be, with hardly anything in it, and that mapped late */
+TEST_F_TIMEOUT(ranges, sparse, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	const uint64_t end = v->range.last < TIB ? v->range.last + 1 : TIB;
+	const uint64_t size = end & ~(LOG_PAGE * 128 - 1);
+	const uint64_t high = size / 2, first = high / LOG_PAGE / 64;
+	uint64_t *words, i, n = size / LOG_PAGE / 64, found = 0;
+
+	words = mmap(NULL, n * sizeof(*words), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, words);
+	ASSERT_EQ(0, log_start(v, &(RANGE){ 0, size }, 1));
+	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, high, v->mem_size, v->mem, VHOST_ACCESS_RW));
+	v->iova = high;
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, tx_send(tx, 3));
+	ASSERT_EQ(0, log_read(v, 0, size, words));
+	EXPECT_TRUE(has_used(tx, words + first));
+	EXPECT_EQ(0, others(tx, words + first));
+	for (i = 0; i < n; i++)
+		if (i < first || i >= first + WORDS)
+			found += !!words[i];
+	EXPECT_EQ(0, found);
+	munmap(words, n * sizeof(*words));
+}
+
+/* A bit is there when what it stands for has been written, never before: the copy is complete */
+TEST_F_TIMEOUT(ranges, data_before_bits, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	size_t len = (uint8_t *)&tx->used->ring[tx->size] - (uint8_t *)tx->used, at, page;
+	uint64_t end = deadline(TX_MS);
+	uint8_t *copy = calloc(1, v->mem_size);
+	int i, ret = 0;
+
+	ASSERT_NE(NULL, copy);
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	memcpy(copy, v->mem, v->mem_size);
+	for (i = 0; i < 2000 || ret == -EAGAIN; i++) {
+		uint64_t words[WORDS] = { 0 };
+
+		if (i < 2000)
+			post(tx, rng_below(&self->rng, 8));
+		/* none is under way before the last read */
+		while ((ret = vq_reap(tx, NULL)) >= 0)
+			;
+		ASSERT_EQ(-EAGAIN, ret);
+		ASSERT_FALSE(expired(end) && i >= 2000);
+		ret = tx->posted ? -EAGAIN : 0;
+		ASSERT_EQ(0, read_all(v, words));
+		for (page = 0; page < v->mem_size / LOG_PAGE; page++)
+			if (has_bit(words, page))
+				memcpy(copy + page * LOG_PAGE, v->mem + page * LOG_PAGE, LOG_PAGE);
+	}
+	at = (uint8_t *)tx->used - v->mem;
+	EXPECT_EQ(0, memcmp(copy + at, v->mem + at, len)) {
+		TH_LOG("a bit came before what it stands for was written");
+	}
+	free(copy);
+}
+
+/* When a suspend returns, the next read has all there is; what starts and ends then does so */
+TEST_F_TIMEOUT(ranges, suspend, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int i;
+
+	NEED(v, CAP_SUSPEND);
+	NEED(v, CAP_RESUME);
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	for (i = 0; i < 10; i++) {
+		uint64_t words[WORDS] = { 0 }, none[WORDS] = { 0 };
+		uint16_t from = tx->used_idx;
+
+		post(tx, tx->size);
+		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+		ASSERT_EQ(0, read_all(v, words));
+		while (vq_reap(tx, NULL) >= 0)
+			;
+		if (from != tx->used_idx)
+			expect_entries(_metadata, tx, from, words);
+		sleep_ms(QUIET_MS);
+		ASSERT_EQ(0, read_all(v, words));
+		memset(words, 0, sizeof(words));
+		ASSERT_EQ(0, read_all(v, words));
+		EXPECT_EQ(0, memcmp(words, none, sizeof(words)));
+		if (i % 2) {
+			ASSERT_EQ(0, log_stop(v));
+			ASSERT_EQ(0, log_start(v, &self->all, 1));
+		}
+		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
+		ASSERT_EQ(0, tx_send(tx, 0));
+		expect_logged(_metadata, tx);
+	}
+}
+
+/* What was unmapped has its bits in the next read, and is logged again where it is mapped again */
+TEST_F_TIMEOUT(ranges, unmapped, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int i;
+
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	for (i = 0; i < 20; i++) {
+		uint64_t words[WORDS] = { 0 };
+		uint16_t from;
+
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		from = tx->used_idx;
+		ASSERT_EQ(0, tx_send(tx, 1 + rng_below(&self->rng, tx->size)));
+		if (vdpa_can(v, CAP_SUSPEND))
+			ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, v->iova, v->mem_size, NULL, 0));
+		ASSERT_LE(0, read_all(v, words));
+		expect_entries(_metadata, tx, from, words);
+		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, v->iova, v->mem_size, v->mem,
+					VHOST_ACCESS_RW));
+		ASSERT_EQ(0, vdpa_reset(v));
+		ASSERT_EQ(0, log_start(v, &self->all, 1));
+	}
+}
+
+/* A reset ends it, and a close. Nothing of it is there in the next one, nor of the last VMM */
+TEST_F_TIMEOUT(ranges, reset_and_close, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int i;
+
+	for (i = 0; i < 6; i++) {
+		uint64_t words[WORDS] = { 0 };
+
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		ASSERT_EQ(0, log_start(v, &self->all, 1));
+		ASSERT_EQ(0, tx_send(tx, 3));
+		ASSERT_EQ(0, i % 2 ? vdpa_reopen(v) : vdpa_reset(v));
+		EXPECT_EQ(-ENODATA, read_all(v, words));
+		EXPECT_EQ(0, log_stop(v));
+		ASSERT_EQ(0, log_start(v, &self->all, 1));
+		ASSERT_EQ(0, read_all(v, words));
+		EXPECT_FALSE(has_used(tx, words));
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		expect_logged(_metadata, tx);
+		ASSERT_EQ(0, vdpa_reset(v));
+	}
+}
+
+/* While it is on nothing else can be logged, and no group moved away from what is */
+TEST_F_TIMEOUT(ranges, excludes, TEST_SECONDS)
+{
+	struct vhost_vring_state group = { .index = 0, .num = 0 };
+	struct vdpa *v = &self->v;
+	struct bitmap b;
+
+	ASSERT_EQ(0, log_start(v, &self->all, 1));
+	EXPECT_EQ(-EBUSY, vdpa_ioctl(v, VHOST_VDPA_SET_GROUP_ASID, &group));
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	expect_logged(_metadata, &self->tx);
+	NEED(v, CAP_LOG);
+	ASSERT_EQ(0, bitmap_init(&b, v, LOG_IOVA));
+	ASSERT_EQ(0, bitmap_map(&b));
+	EXPECT_EQ(-EBUSY, bitmap_log(&b));
+	expect_logged(_metadata, &self->tx);
+	ASSERT_EQ(0, log_stop(v));
+	EXPECT_EQ(0, bitmap_log(&b));
+	EXPECT_EQ(-EBUSY, log_start(v, &self->all, 1));
+	EXPECT_EQ(0, log_set(v, 0, 0));
+	EXPECT_EQ(0, log_start(v, &self->all, 1));
+	bitmap_free(&b);
+}
+
+#define CGROUP		"/tmp/vdpa-log-ranges"
+#define SPREAD		600	/* mappings, each of which needs other memory for its bits */
+#define APART		(128ULL << 20)
+
+/* @limit: in bytes, or "max" */
+static int limit_memory(const char *limit)
+{
+	mkdir(CGROUP, 0700);
+	if (access(CGROUP "/cgroup.procs", F_OK) && mount("none", CGROUP, "cgroup2", 0, NULL))
+		return -errno;
+	vdpa_write_file(CGROUP "/cgroup.subtree_control", "+memory");
+	mkdir(CGROUP "/vdpa-log-ranges", 0700);
+	return vdpa_write_file(CGROUP "/vdpa-log-ranges/memory.max", limit) ?:
+	       vdpa_write_file(CGROUP "/vdpa-log-ranges/cgroup.procs", "0");
+}
+
+static void unlimit_memory(void)
+{
+	vdpa_write_file(CGROUP "/cgroup.procs", "0");
+	rmdir(CGROUP "/vdpa-log-ranges");
+	umount(CGROUP);
+	rmdir(CGROUP);
+}
+
+static int map_spread(struct vdpa *v, uint64_t iova)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < SPREAD && !ret; i++)
+		ret = vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova + i * APART, LOG_PAGE, v->mem,
+				 VHOST_ACCESS_RW);
+	return ret;
+}
+
+/* Too little memory for bits is an error, of the start or of a mapping, and no more than that */
+TEST_F_TIMEOUT(ranges, memory_limit, TEST_SECONDS)
+{
+	const RANGE some = { 0, BIT_ULL(38) };
+	uint64_t words[WORDS] = { 0 };
+	struct vdpa *v = &self->v;
+	int ret;
+
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, map_spread(v, BIT_ULL(36)));
+	if (limit_memory("1M"))
+		SKIP(return, "the kernel lacks: a memory cgroup to limit");
+	/* a parent may need it when the device writes, and not before */
+	ret = log_start(v, &some, 1);
+	EXPECT_TRUE(!ret || ret == -ENOMEM);
+	if (ret)
+		EXPECT_EQ(-ENODATA, read_all(v, words));
+	ASSERT_EQ(0, limit_memory("max"));
+	ASSERT_EQ(0, tx_send(&self->tx, 3));
+	ASSERT_EQ(0, log_start(v, &some, 1));
+	expect_logged(_metadata, &self->tx);
+
+	ASSERT_EQ(0, limit_memory("3M"));
+	ret = map_spread(v, BIT_ULL(37));
+	EXPECT_TRUE(!ret || ret == -ENOMEM);
+	expect_logged(_metadata, &self->tx);
+	ASSERT_EQ(0, limit_memory("max"));
+	expect_logged(_metadata, &self->tx);
+	unlimit_memory();
+}
+
+TEST_HARNESS_MAIN
