@@ -396,6 +396,18 @@ static int log_for_a_while(struct _test_data_nth *self)
 	return ret ? ret : log_set(&self->v, 0, 0);
 }
 
+/* To memory of the parent's */
+static int log_ranges_for_a_while(struct _test_data_nth *self)
+{
+	const struct vhost_vdpa_log_range all = { self->v.iova, self->v.mem_size };
+	uint64_t words[VDPA_MEM_SIZE / LOG_PAGE / 64];
+	int ret = log_start(&self->v, &all, 1);
+
+	if (!ret)
+		ret = log_read(&self->v, all.iova, all.length, words);
+	return ret ? ret : log_stop(&self->v);
+}
+
 static int suspend_for_a_while(struct _test_data_nth *self)
 {
 	int ret = vdpa_ioctl(&self->v, VHOST_VDPA_SUSPEND, NULL);
@@ -497,6 +509,12 @@ TEST_F_TIMEOUT(nth, log, TEST_SECONDS)
 {
 	NEED(&self->v, CAP_LOG);
 	sweep(_metadata, self, have_started, log_for_a_while, close_it, NULL);
+}
+
+TEST_F_TIMEOUT(nth, log_ranges, TEST_SECONDS)
+{
+	NEED(&self->v, CAP_LOG_RANGES);
+	sweep(_metadata, self, have_started, log_ranges_for_a_while, close_it, NULL);
 }
 
 TEST_F_TIMEOUT(nth, suspend, TEST_SECONDS)

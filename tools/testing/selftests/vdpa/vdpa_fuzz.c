@@ -49,6 +49,8 @@ enum arg {
 	ARG_CONFIG_CALL,
 	ARG_CONFIG,
 	ARG_LOG,
+	ARG_LOG_START,
+	ARG_LOG_READ,
 	ARG_MEM,
 };
 
@@ -81,6 +83,11 @@ static const struct {
 	{ VHOST_VDPA_SET_LOG, ARG_LOG },
 	{ VHOST_VDPA_SET_LOG, ARG_LOG },
 	{ VHOST_VDPA_GET_LOG_STATUS, ARG_NUMBER },
+	{ VHOST_VDPA_LOG_START, ARG_LOG_START },
+	{ VHOST_VDPA_LOG_START, ARG_LOG_START },
+	{ VHOST_VDPA_LOG_READ, ARG_LOG_READ },
+	{ VHOST_VDPA_LOG_READ, ARG_LOG_READ },
+	{ VHOST_VDPA_LOG_STOP, ARG_NONE },
 	{ VHOST_SET_OWNER, ARG_NONE },
 	{ VHOST_RESET_OWNER, ARG_NONE },
 	{ VHOST_GET_FEATURES, ARG_FEATURES },
@@ -284,6 +291,11 @@ union arg_buf {
 	struct vhost_vring_file file;
 	struct vhost_vdpa_config config;
 	struct vhost_vdpa_log log;
+	struct {
+		struct vhost_vdpa_log_start start;
+		struct vhost_vdpa_log_range ranges[8];
+	};
+	struct vhost_vdpa_log_read read;
 	struct vhost_memory mem;
 };
 
@@ -339,6 +351,27 @@ static void make_arg(struct fuzzer *f, enum arg what, union arg_buf *b)
 		b->log.size = one_in(f, 4) ? 0 : size(f);
 		b->log.asid = one_in(f, 16) ? number(f) : 0;
 		b->log.flags = one_in(f, 16) ? number(f) : 0;
+		break;
+	case ARG_LOG_START:
+		b->start.argsz = one_in(f, 16) ? number(f) : sizeof(b->start);
+		b->start.flags = one_in(f, 16) ? number(f) : 0;
+		b->start.page_size = one_in(f, 8) ? number(f) : LOG_PAGE;
+		b->start.asid = one_in(f, 16) ? number(f) : 0;
+		b->start.nranges = one_in(f, 16) ? number(f) : 1 + below(f, 4);
+		b->start.ranges = one_in(f, 16) ? user_address(f) : (uintptr_t)b->ranges;
+		for (i = 0; i < ARRAY_SIZE(b->ranges); i++) {
+			b->ranges[i].iova = one_in(f, 4) ? iova(f) : 2 * i * f->s->v->iova;
+			b->ranges[i].length = one_in(f, 4) ? size(f) : 2 * f->s->v->iova;
+		}
+		break;
+	case ARG_LOG_READ:
+		b->read.argsz = one_in(f, 16) ? number(f) : sizeof(b->read);
+		b->read.flags = one_in(f, 16) ? number(f) : 0;
+		/* not from below what may be written: its bits are not to be past the bitmap */
+		b->read.iova = f->s->v->iova | (one_in(f, 4) ? iova(f) : 0);
+		b->read.length = size(f);
+		b->read.page_size = one_in(f, 8) ? number(f) : LOG_PAGE;
+		b->read.bitmap = one_in(f, 8) ? 0 : (uintptr_t)f->s->arena + below(f, 64) * 8;
 		break;
 	case ARG_MEM:
 		b->mem.nregions = one_in(f, 8) ? number(f) : below(f, 4);
@@ -516,6 +549,7 @@ static int call_step(struct fuzzer *f, int fd)
 			     .offered = v->offered };
 	uint64_t backend = v->backend, wanted = features(f);
 	struct vhost_vring_state group = { .index = 1, .num = one_in(f, 2) };
+	const struct vhost_vdpa_log_range all = { mine.iova, ARENA };
 	struct vq q[QUEUES];
 	uint32_t i, step;
 	uint8_t st;
@@ -548,10 +582,14 @@ static int call_step(struct fuzzer *f, int fd)
 	case 15: case 16: case 17:
 		return vq_enable(&q[step - 15], true);
 	case 18: return vdpa_set_status(&mine, DRV_OK);
-	case 19: return log_set(&mine, mine.iova + ARENA / 2, ARENA / 2);
+	case 19:
+		if (one_in(f, 2))
+			return log_start(&mine, &all, 1);
+		return log_set(&mine, mine.iova + ARENA / 2, ARENA / 2);
 	case 20: return vdpa_ioctl(&mine, VHOST_VDPA_SUSPEND, NULL);
 	case 21: return vdpa_get_base(&mine, 0);
-	case 22: return log_set(&mine, 0, 0);
+	case 22:
+		return log_stop(&mine) ?: log_set(&mine, 0, 0);
 	default: return vdpa_ioctl(&mine, VHOST_VDPA_RESUME, NULL);
 	}
 }
