@@ -24,9 +24,6 @@
 /* No higher, whatever the aperture: not each IOMMU can map what it says */
 #define VIRTIO_LM_IOVA_LAST	(BIT_ULL(48) - 1)
 
-/* A VMM whose memory is limited is told so, and not killed */
-#define VIRTIO_LM_BITMAP_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
-
 /**
  * virtio_lm_bitmap_window - where the bitmap is in the device's address space
  * @domain: the IOMMU domain of that
@@ -58,14 +55,14 @@ static int virtio_lm_add_bitmap_page(struct virtio_lm_vdpa *vlm, unsigned long i
 	if (xa_load(&vlm->bitmap, index))
 		return 0;
 
-	page = alloc_page(VIRTIO_LM_BITMAP_GFP | __GFP_ZERO);
+	page = alloc_page(VIRTIO_LM_MAP_GFP | __GFP_ZERO);
 	if (!page)
 		return -ENOMEM;
-	ret = xa_err(xa_store(&vlm->bitmap, index, page, VIRTIO_LM_BITMAP_GFP));
+	ret = xa_err(xa_store(&vlm->bitmap, index, page, VIRTIO_LM_MAP_GFP));
 	if (ret)
 		goto err_page;
 	ret = iommu_map(vlm->domain, virtio_lm_bitmap_iova(vlm, index), page_to_phys(page),
-			PAGE_SIZE, IOMMU_CACHE | IOMMU_READ | IOMMU_WRITE, VIRTIO_LM_BITMAP_GFP);
+			PAGE_SIZE, IOMMU_CACHE | IOMMU_READ | IOMMU_WRITE, VIRTIO_LM_MAP_GFP);
 	if (ret)
 		goto err_store;
 	return 0;

@@ -60,6 +60,9 @@
 #define VIRTIO_LM_NUM_GROUPS	2
 #define VIRTIO_LM_NUM_AS	2
 
+/* For what a mapping takes. A VMM whose memory is limited is told so, and not killed */
+#define VIRTIO_LM_MAP_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
 /* Classes of control commands that are counted apart (virtio 1.3, 5.1.6.5), and the others */
 #define VIRTIO_LM_CTRL_CLASSES	7
 
