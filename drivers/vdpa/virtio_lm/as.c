@@ -265,7 +265,7 @@ static struct page *virtio_lm_ctrl_page(struct virtio_lm_vdpa *vlm, u64 iova, un
 /* What the CPU writes is in no bitmap */
 static void virtio_lm_log_ctrl(struct virtio_lm_vdpa *vlm)
 {
-	if (vlm->logging &&
+	if (vlm->ranges &&
 	    vlm->group_asid[VIRTIO_LM_GROUP_CTRL] == vlm->group_asid[VIRTIO_LM_GROUP_DATA])
 		vlm->log_fault = true;
 }
@@ -524,7 +524,7 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
 
 	guard(mutex)(&vlm->lock);
 
-	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->logging || vlm->ranges)
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->ranges)
 		return -EBUSY;
 	old = vlm->group_asid[group];
 	vlm->group_asid[group] = asid;
@@ -540,7 +540,7 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
  * @vdpa: the vDPA device
  *
  * vhost-vdpa has reset the device before it asks, so the domain of the data group is there. Room
- * for the bitmap is kept whether the kernel logs ranges or not: a guest that migrates finds the
+ * for the bitmap is kept whether the kernel has a log or not: a guest that migrates finds the
  * same range. May sleep.
  *
  * Return: the first address and the last one; all there are where there is no domain

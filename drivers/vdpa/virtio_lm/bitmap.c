@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The bitmap that the driver keeps for the device, for a log of ranges (log_ranges.c). Bit p % 8 of
- * its byte p / 8 stands for page p of the device's address space, so it is one array. It is at the
- * top of the IOMMU domain's aperture. There is room for a bit of every page below, and a VMM can
- * map nothing there.
+ * The bitmap that the driver keeps for the device to log in (log.c). Bit p % 8 of its byte p / 8
+ * stands for page p of the device's address space, so it is one array. It is at the top of the
+ * IOMMU domain's aperture. There is room for a bit of every page below, and a VMM can map nothing
+ * there.
  *
  * Ranges may be as large as the address space. A page of the bitmap is there only if somebody has
  * mapped what it stands for, writable and in a range: nothing else that the device can write has to

@@ -1,85 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The dirty log: the operations that a kernel with a dirty log through vhost-vdpa has
- * (Documentation/vhost-vdpa-log.rst), on the LM registers. Such a kernel's
- * <linux/vdpa.h> defines what get_log_status returns; with another one there is
- * nothing in here, and a VMM finds that it cannot log.
+ * The dirty log: the operations that a kernel has whose vhost-vdpa logs what a device writes
+ * (Documentation/vhost-vdpa-log.rst), on the LM registers. Such a kernel's headers define what a
+ * read returns; with another one there is nothing in here, and a VMM finds that it cannot log.
  *
- * vhost-vdpa has checked the bitmap's mapping, and stops the log before that goes away.
+ * The device writes bits to a bitmap that the driver keeps for it (bitmap.c). log_lock is held
+ * while bits are given to the reader. That may have to wait for memory of the reader's, so it is
+ * the outermost lock, and no other one is held then.
  */
 #include <linux/iopoll.h>
 #include <linux/ktime.h>
-#include <linux/overflow.h>
+#include <linux/pci.h>
 
 #include "trace.h"
 #include "virtio_lm_vdpa.h"
 
-#ifdef VDPA_LOG_F_FAULT
+#ifdef VHOST_VDPA_LOG_FAULT
 
-/* Two registers, the low half first */
-static u64 virtio_lm_read64(struct virtio_lm_func *func, u32 offset)
-{
-	u64 low = virtio_lm_read(func, offset);
-
-	return low | (u64)virtio_lm_read(func, offset + sizeof(u32)) << 32;
-}
-
-/**
- * virtio_lm_start_log - have the device log to a bitmap
- * @vlm: the vDPA device, whose lock is held
- * @base: DMA address of the bitmap
- * @end: one past its last byte
- *
- * No wait here: LM_STATUS tells what came of the write to LM_LOGGING_CTRL. The five writes and the
- * read are all that a start costs. If a log was in force before, that one is does not tell that it
- * is this one: then base and end, from which the device takes its bitmap, are read back, too.
- *
- * Return: 0, -EIO if the device refused, -ENODEV if it is gone
+/*
+ * No wait here: LM_STATUS tells what came of the write to LM_LOGGING_CTRL. What was missed before is
+ * nobody's concern, and cleared ahead of it.
  */
-int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
+static int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
 {
 	struct virtio_lm_func *func = vlm->func;
-	bool taken = true;
 	u32 status;
 
+	virtio_lm_write(func, VIRTIO_LM_STATUS, VIRTIO_LM_STATUS_LOG_FAULT);
 	virtio_lm_write(func, VIRTIO_LM_BASE_ADDR_LOW, lower_32_bits(base));
 	virtio_lm_write(func, VIRTIO_LM_BASE_ADDR_HIGH, upper_32_bits(base));
 	virtio_lm_write(func, VIRTIO_LM_END_ADDR_LOW, lower_32_bits(end));
 	virtio_lm_write(func, VIRTIO_LM_END_ADDR_HIGH, upper_32_bits(end));
 	virtio_lm_write(func, VIRTIO_LM_LOGGING_CTRL, VIRTIO_LM_LOGGING_ON);
-	if (vlm->logging)
-		taken = virtio_lm_read64(func, VIRTIO_LM_BASE_ADDR_LOW) == base &&
-			virtio_lm_read64(func, VIRTIO_LM_END_ADDR_LOW) == end &&
-			virtio_lm_read(func, VIRTIO_LM_LOGGING_CTRL) == VIRTIO_LM_LOGGING_ON;
 	status = virtio_lm_read(func, VIRTIO_LM_STATUS);
 	if (status == U32_MAX)
 		return -ENODEV;
-
-	/* One that is in force and not the one asked for is still to be stopped */
-	vlm->logging = status & VIRTIO_LM_STATUS_LOGGING;
-	vlm->log_fault |= status & VIRTIO_LM_STATUS_LOG_FAULT;
-	if (!vlm->logging || !taken) {
-		if (virtio_lm_gone(func))
-			return -ENODEV;
-		dev_err_ratelimited(&vlm->vdpa.dev,
-				    "device refused to log in 0x%llx..0x%llx (LM_STATUS 0x%08x)\n",
-				    base, end, status);
-		return -EIO;
-	}
-
-	return 0;
+	if (status & VIRTIO_LM_STATUS_LOGGING)
+		return 0;
+	if (virtio_lm_gone(func))
+		return -ENODEV;
+	dev_err_ratelimited(&vlm->vdpa.dev,
+			    "device refused to log in 0x%llx..0x%llx (LM_STATUS 0x%08x)\n",
+			    base, end, status);
+	return -EIO;
 }
 
-/**
- * virtio_lm_stop_log - have the device log no more
- * @vlm: the vDPA device, whose lock is held
- *
- * The read is also what brings the last bits to memory: its completion may not pass the
- * device's writes (PCIe 6.0, 2.4.1).
- *
- * Return: 0, -ENODEV if the device is gone, -ETIMEDOUT if it did not stop in time
- */
-int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
+static int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
 {
 	struct virtio_lm_func *func = vlm->func;
 	u32 status;
@@ -93,9 +59,6 @@ int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
 	/* Where one that is gone reads 0, the suspend or reset that follows finds it out */
 	if (status == U32_MAX)
 		return -ENODEV;
-
-	vlm->logging = status & VIRTIO_LM_STATUS_LOGGING;
-	vlm->log_fault |= status & VIRTIO_LM_STATUS_LOG_FAULT;
 	if (ret)
 		dev_err_ratelimited(&vlm->vdpa.dev,
 				    "device did not stop logging within %llu ms (LM_STATUS 0x%08x)\n",
@@ -103,74 +66,164 @@ int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm)
 	return ret;
 }
 
-/**
- * virtio_lm_set_log_base - start to log, go over to another bitmap, or stop
- * @vdpa: the vDPA device
- * @asid: the address space that the device reaches
- * @base: DMA address of the bitmap
- * @size: of the bitmap in bytes, or 0 to stop
- *
- * Return: 0, -EINVAL if the device reaches another address space, -ERANGE if the bitmap ends where
- *	   LM_END_ADDR does not reach, -EIO if the device refused, -ENODEV if it is gone, -ETIMEDOUT
- *	   if it did not stop in time
+/*
+ * A device that does not stop may go on to write bits. So it is cut off from memory, as one is that
+ * does not reset, and the bitmap is kept until it has stopped or is reset.
  */
-int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size)
+static int virtio_lm_end_log(struct virtio_lm_vdpa *vlm)
 {
-	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	ktime_t start = ktime_get();
-	u64 end;
 	int ret;
 
-	guard(mutex)(&vlm->lock);
+	ret = virtio_lm_stop_log(vlm);
+	if (ret) {
+		pci_clear_master(vlm->func->mdev.pci_dev);
+		virtio_lm_set_needs_reset(vlm);
+		dev_err_ratelimited(&vlm->vdpa.dev,
+				    "its log cannot be ended (%d): DMA cut off until a reset succeeds\n",
+				    ret);
+		return ret;
+	}
 
-	if (!size)
-		ret = virtio_lm_stop_log(vlm);
-	else if (asid != vlm->group_asid[VIRTIO_LM_GROUP_DATA])
-		ret = -EINVAL;
-	else if (check_add_overflow(base, size, &end))
-		ret = -ERANGE;
-	else
-		ret = virtio_lm_start_log(vlm, base, end);
+	scoped_guard(mutex, &vlm->as_lock)
+		virtio_lm_free_bitmap(vlm);
+	return 0;
+}
 
-	trace_virtio_lm_set_log(&vdpa->dev, base, size, ktime_us_delta(ktime_get(), start), ret);
+static int virtio_lm_begin_log(struct virtio_lm_vdpa *vlm)
+{
+	struct vdpa_iova_range window;
+	int ret;
+
+	scoped_guard(mutex, &vlm->as_lock)
+		window = virtio_lm_bitmap_window(vlm->domain);
+	ret = virtio_lm_start_log(vlm, window.first, window.last + 1);
+	vlm->log_fault = false;
+	if (ret)
+		virtio_lm_end_log(vlm);
 	return ret;
 }
 
 /**
- * virtio_lm_get_log_status - has the device written a page that it could not log
+ * virtio_lm_log_start - log the writes to some ranges, or to others than before
  * @vdpa: the vDPA device
+ * @asid: the address space that the device reaches
+ * @ranges: in ascending order, and below what get_iova_range gives
+ * @nranges: how many
+ * @page_size: set to what a bit stands for
  *
- * While the log is off there is nothing new to read: the stop has read it. While it is on,
- * a device that says it is not logging has ended the log by itself, and says no more.
+ * The device logs all that it has a bit for, so of other ranges it need not know.
  *
- * Return: VDPA_LOG_F_FAULT if so since the last call or reset, 0 if not, -ENODEV if the
- *	   device is gone
+ * Return: 0; or, with the log as it was, -EINVAL if the device reaches another address space,
+ *	   -ENOMEM, -EIO if the device has to be reset first or refused, -ENODEV if it is gone
  */
-int virtio_lm_get_log_status(struct vdpa_device *vdpa)
+int virtio_lm_log_start(struct vdpa_device *vdpa, unsigned int asid,
+			const struct vdpa_iova_range *ranges, unsigned int nranges, u64 *page_size)
 {
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	u32 status;
+	ktime_t start = ktime_get();
+	bool on;
+	int ret;
 
+	guard(mutex)(&vlm->log_lock);
 	guard(mutex)(&vlm->lock);
 
-	if (vlm->logging) {
-		status = virtio_lm_read(vlm->func, VIRTIO_LM_STATUS);
-		if (status == U32_MAX)
-			return -ENODEV;
-		if (!(status & VIRTIO_LM_STATUS_LOGGING)) {
-			if (virtio_lm_gone(vlm->func))
-				return -ENODEV;
-			vlm->log_fault = true;
-		}
-		vlm->log_fault |= status & VIRTIO_LM_STATUS_LOG_FAULT;
-	}
+	on = vlm->ranges;
+	if (asid != vlm->group_asid[VIRTIO_LM_GROUP_DATA] || vlm->dma_api)
+		return -EINVAL;
+	/* One that is on may be one that did not stop */
+	if (!virtio_lm_is_attached(vlm) || (on && vlm->needs_reset))
+		return -EIO;
 
-	if (!vlm->log_fault)
-		return 0;
+	ret = virtio_lm_set_ranges(vlm, ranges, nranges);
+	if (!ret && !on)
+		ret = virtio_lm_begin_log(vlm);
+	if (!ret)
+		*page_size = 1 << VIRTIO_LM_PAGE_SHIFT;
 
-	virtio_lm_write(vlm->func, VIRTIO_LM_STATUS, VIRTIO_LM_STATUS_LOG_FAULT);
-	vlm->log_fault = false;
-	return VDPA_LOG_F_FAULT;
+	trace_virtio_lm_log_start(&vdpa->dev, nranges, ranges[0].first, ranges[nranges - 1].last,
+				  ktime_us_delta(ktime_get(), start), ret);
+	return ret;
 }
 
-#endif /* VDPA_LOG_F_FAULT */
+/*
+ * The read of LM_STATUS is what brings the bits to memory of all that the device has written: its
+ * completion may not pass the device's writes (PCIe 6.0, 2.4.1). It tells if any are missing, too.
+ *
+ * The clear of a fault is posted, and wipes a later fault that comes before it arrives. So it is
+ * read back before the reader is told of the first: whatever was wiped was written before that.
+ */
+static int virtio_lm_sync_log(struct virtio_lm_vdpa *vlm, u32 *flags)
+{
+	struct virtio_lm_func *func = vlm->func;
+	u32 status;
+
+	status = virtio_lm_read(func, VIRTIO_LM_STATUS);
+	if (status != U32_MAX && status & VIRTIO_LM_STATUS_LOG_FAULT) {
+		*flags |= VHOST_VDPA_LOG_FAULT_MISSED;
+		virtio_lm_write(func, VIRTIO_LM_STATUS, VIRTIO_LM_STATUS_LOG_FAULT);
+		status = virtio_lm_read(func, VIRTIO_LM_STATUS);
+	}
+	if (status == U32_MAX)
+		return -ENODEV;
+	if (!(status & VIRTIO_LM_STATUS_LOGGING)) {
+		if (virtio_lm_gone(func))
+			return -ENODEV;
+		*flags |= VHOST_VDPA_LOG_FAULT_ENDED;
+	}
+	if (vlm->log_fault)
+		*flags |= VHOST_VDPA_LOG_FAULT_SOFTWARE;
+	vlm->log_fault = false;
+	return 0;
+}
+
+/**
+ * virtio_lm_log_read_and_clear - tell which pages the device has written
+ * @vdpa: the vDPA device, which logs
+ * @iova: the first page to tell of
+ * @length: of all of them
+ * @dirty: who is told
+ * @flags: VHOST_VDPA_LOG_FAULT_* are set
+ *
+ * Return: 0, -ENODEV if the device is gone, or the error of @dirty, which is told the rest later
+ */
+int virtio_lm_log_read_and_clear(struct vdpa_device *vdpa, u64 iova, u64 length,
+				 struct vdpa_dirty *dirty, u32 *flags)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	ktime_t start = ktime_get();
+	int ret;
+
+	guard(mutex)(&vlm->log_lock);
+
+	scoped_guard(mutex, &vlm->lock)
+		ret = virtio_lm_sync_log(vlm, flags);
+	if (!ret)
+		ret = virtio_lm_read_bitmap(vlm, iova, iova + length - 1, dirty);
+
+	trace_virtio_lm_log_read(&vdpa->dev, iova, length, *flags,
+				 ktime_us_delta(ktime_get(), start), ret);
+	return ret;
+}
+
+/**
+ * virtio_lm_log_stop - end the log
+ * @vdpa: the vDPA device
+ *
+ * Return: 0, or, if it is still on, and the device cut off from memory: -ENODEV if the device is
+ *	   gone, -ETIMEDOUT if it did not stop in time
+ */
+int virtio_lm_log_stop(struct vdpa_device *vdpa)
+{
+	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
+	ktime_t start = ktime_get();
+	int ret;
+
+	guard(mutex)(&vlm->log_lock);
+	guard(mutex)(&vlm->lock);
+
+	ret = virtio_lm_end_log(vlm);
+	trace_virtio_lm_log_stop(&vdpa->dev, ktime_us_delta(ktime_get(), start), ret);
+	return ret;
+}
+
+#endif /* VHOST_VDPA_LOG_FAULT */

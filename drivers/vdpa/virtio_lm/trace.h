@@ -100,27 +100,6 @@ TRACE_EVENT(virtio_lm_command,
 		      __entry->class, __entry->cmd, __entry->len, __entry->us, __entry->ret)
 );
 
-#ifdef VDPA_LOG_F_FAULT
-TRACE_EVENT(virtio_lm_set_log,
-	    TP_PROTO(struct device *dev, u64 base, u64 size, s64 us, int ret),
-	    TP_ARGS(dev, base, size, us, ret),
-	    TP_STRUCT__entry(__string(dev, dev_name(dev))
-			     __field(u64, base)
-			     __field(u64, size)
-			     __field(s64, us)
-			     __field(int, ret)
-	    ),
-	    TP_fast_assign(__assign_str(dev);
-			   __entry->base = base;
-			   __entry->size = size;
-			   __entry->us = us;
-			   __entry->ret = ret;
-	    ),
-	    TP_printk("%s base=0x%llx size=0x%llx us=%lld ret=%d", __get_str(dev),
-		      __entry->base, __entry->size, __entry->us, __entry->ret)
-);
-#endif
-
 #ifdef VHOST_VDPA_LOG_FAULT
 TRACE_EVENT(virtio_lm_log_start,
 	    TP_PROTO(struct device *dev, unsigned int nranges, u64 first, u64 last, s64 us,

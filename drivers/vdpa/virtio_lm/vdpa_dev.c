@@ -114,7 +114,6 @@ int virtio_lm_reset_vdpa(struct virtio_lm_vdpa *vlm)
 	/* A device that did not reset in time is cut off from memory: nobody is to start it */
 	vlm->needs_reset = ret != 0;
 	vlm->suspended = false;
-	vlm->logging = false;
 	vlm->log_fault = false;
 	/* A device that did not may still have bits to write */
 	if (!ret) {
@@ -483,16 +482,12 @@ static const struct vdpa_config_ops virtio_lm_ops = {
 	VIRTIO_LM_VDPA_OPS,
 };
 
-#ifdef VDPA_LOG_F_FAULT
+#ifdef VHOST_VDPA_LOG_FAULT
 static const struct vdpa_config_ops virtio_lm_log_ops = {
 	VIRTIO_LM_VDPA_OPS,
-	.set_log_base		= virtio_lm_set_log_base,
-	.get_log_status		= virtio_lm_get_log_status,
-#ifdef VHOST_VDPA_LOG_FAULT
 	.log_start		= virtio_lm_log_start,
 	.log_read_and_clear	= virtio_lm_log_read_and_clear,
 	.log_stop		= virtio_lm_log_stop,
-#endif
 };
 #endif
 
@@ -507,7 +502,7 @@ static const struct vdpa_config_ops virtio_lm_log_ops = {
  */
 const struct vdpa_config_ops *virtio_lm_vdpa_ops(const struct virtio_lm_func *func)
 {
-#ifdef VDPA_LOG_F_FAULT
+#ifdef VHOST_VDPA_LOG_FAULT
 	if (func->caps & VIRTIO_LM_CAP_FAULT)
 		return &virtio_lm_log_ops;
 #endif

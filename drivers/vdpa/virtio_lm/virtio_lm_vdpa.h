@@ -11,11 +11,10 @@
  *   features   what can be decided without touching a device;
  *   config     so can this, of the configuration
  *   irq        its interrupts, and the callbacks that they invoke
- *   log        logs what the device writes, where the bus has a dirty log
  *   bitmap     the bitmap that the driver keeps for the device to log in
  *   status     whether the device still is what the bus has made of it
  *   as         what of memory the device reaches, and what the control virtqueue
- *   log_ranges the bus's operations on a log of ranges, where it has them
+ *   log        the bus's operations on the dirty log, where it has one
  *   ctrl       the control virtqueue in software
  *   vq         what is done to a virtqueue of the device
  *   vq_ops     the bus's operations on virtqueues
@@ -238,11 +237,10 @@ struct virtio_lm_ctrl {
  * @needs_reset: the device has not done what the bus asked for, its last reset included, and only a
  *	reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
- * @logging: the device logs the pages it writes
- * @log_fault: it wrote one that it could not log, and the bus has not been told
- * @log_lock: taken outside of @lock, while bits are given to who reads the log of ranges, and while
- *	such a log begins or ends
- * @ranges: of the log of ranges, in ascending order, or NULL; changed with @as_lock, too
+ * @log_fault: the CPU wrote what it cannot log, and the bus has not been told
+ * @log_lock: taken outside of @lock, while bits are given to who reads the log, and while a log
+ *	begins or ends
+ * @ranges: that are logged, in ascending order, or NULL without a log; changed with @as_lock, too
  * @nranges: how many
  * @bitmap: pages of its bitmap, in its domain, by their index; added with @as_lock
  * @vectors: MSI-X vectors are allocated
@@ -281,7 +279,6 @@ struct virtio_lm_vdpa {
 	bool external_reset;
 	bool needs_reset;
 	bool suspended;
-	bool logging;
 	bool log_fault;
 	struct mutex log_lock;	/* see above */
 	struct vdpa_iova_range *ranges;
@@ -396,14 +393,6 @@ void virtio_lm_disable_irqs(struct virtio_lm_vdpa *vlm);
 void virtio_lm_set_callback(struct virtio_lm_callback *callback, const struct vdpa_callback *cb);
 void virtio_lm_invoke(struct virtio_lm_callback *callback);
 
-/* log.c, for a bus that has a dirty log */
-#ifdef VDPA_LOG_F_FAULT
-int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end);
-int virtio_lm_stop_log(struct virtio_lm_vdpa *vlm);
-int virtio_lm_set_log_base(struct vdpa_device *vdpa, unsigned int asid, u64 base, u64 size);
-int virtio_lm_get_log_status(struct vdpa_device *vdpa);
-#endif
-
 /* bitmap.c */
 struct vdpa_iova_range virtio_lm_bitmap_window(const struct iommu_domain *domain);
 int virtio_lm_cover(struct virtio_lm_vdpa *vlm, u64 first, u64 last);
@@ -440,7 +429,7 @@ int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid);
 int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsigned int asid);
 struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa);
 
-/* log_ranges.c, for a bus that logs ranges */
+/* log.c, for a bus that has a dirty log */
 #ifdef VHOST_VDPA_LOG_FAULT
 int virtio_lm_log_start(struct vdpa_device *vdpa, unsigned int asid,
 			const struct vdpa_iova_range *ranges, unsigned int nranges, u64 *page_size);
