@@ -38,9 +38,9 @@ LOG_MTU = 65521
 # MAC, MRG_RXBUF, STATUS, CTRL_VQ, EVENT_IDX, VERSION_1, ACCESS_PLATFORM, RING_PACKED
 ORDER_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 29, 32, 33, 34))
 
-# VHOST_GET_BACKEND_FEATURES, and VHOST_BACKEND_F_DIRTY_LOG
+# VHOST_GET_BACKEND_FEATURES, and VHOST_BACKEND_F_LOG_RANGES
 GET_BACKEND_FEATURES = 0x8008af26
-F_DIRTY_LOG = 0x3e
+F_LOG_RANGES = 9
 
 # What asks for a doorbell, and what else is in its fixture
 DOORBELL_TESTS = ["vhost_vdpa", "vdpa_net -f running"]
@@ -92,7 +92,7 @@ def has_log(l1, node):
     """Does vhost-vdpa offer a dirty log for that device?"""
     text = l1.sh(f"""python3 -c "import fcntl, os, struct
 fd = os.open('/dev/{node}', os.O_RDWR)
-print(struct.unpack('Q', fcntl.ioctl(fd, {GET_BACKEND_FEATURES}, bytes(8)))[0] >> {F_DIRTY_LOG} & 1)"
+print(struct.unpack('Q', fcntl.ioctl(fd, {GET_BACKEND_FEATURES}, bytes(8)))[0] >> {F_LOG_RANGES} & 1)"
 """)
     return text.strip() == "1"
 
@@ -219,7 +219,7 @@ def run_logging(t, lab, function, what, *require, slow=1, only=()):
     """Run them on a function of ours where vhost-vdpa has a dirty log."""
     net.ip("link", "set", lab.l1s[0].data_tap(function), "mtu", str(LOG_MTU))
     return run_function(t, lab, function, what,
-                        ",".join(("wire", "peer", "link", "log", "log_ranges", "indirect", "ctrl") + require),
+                        ",".join(("wire", "peer", "link", "log", "indirect", "ctrl") + require),
                         slow, ["device_features", hex(LOG_FEATURES)], only)
 
 

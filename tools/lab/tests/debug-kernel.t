@@ -67,8 +67,8 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=f"{kselftest.PROPS},pa
     kselftest.run_logging(t, lab, 0, "debug kernel", "doorbell", slow=SLOW)
     done("kselftests", f"{kselftest.PROVOKED}|{kselftest.NO_BIT}")
     # on virtual addresses, as is its default: to map physical ones takes minutes here
-    kselftest.run_simulator(t, l1, "", "simulator", "log,log_asid,log_ranges,wire", slow=SLOW,
-                            only=["vdpa_log", "vdpa_log_oracle", "vdpa_log_ranges"])
+    kselftest.run_simulator(t, l1, "", "simulator", "log,log_asid,wire", slow=SLOW,
+                            only=["vdpa_log", "vdpa_log_oracle"])
     done("simulator", kselftest.PROVOKED)
 
     failed = kselftest.run_logging(t, lab, 0, "failing memory", "doorbell", "fail_nth", slow=SLOW,

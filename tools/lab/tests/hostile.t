@@ -39,7 +39,7 @@ CLEAN = {errno.EINVAL, errno.EIO, errno.ENODEV, errno.ETIMEDOUT, errno.ENOENT, e
 
 # what the driver says of a device that is wrong, and the IOMMU of x-lm-dma-fault-every, which
 # flips bit 46. Any other address is one that the device has used when it was not mapped any more
-PROVOKED = (rf"{DRIVER} |vdpa vdpa_life: | vhost-vdpa-\d+: device did not stop logging"
+PROVOKED = (rf"{DRIVER} |vdpa vdpa_life: "
             r"|(virtio_lm_\w+|dmar_fault): \d+ callbacks suppressed"
             r"|DMAR: (DRHD: handling fault|\[DMA .* fault addr 0x40\w{10} )")
 

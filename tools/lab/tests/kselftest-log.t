@@ -11,7 +11,7 @@ from testlib import kselftest, tap
 from vlm import l2
 
 LONG_ROUNDS = 10000
-LOG_TESTS = ["vdpa_log", "vdpa_log_oracle", "vdpa_log_ranges"]
+LOG_TESTS = ["vdpa_log", "vdpa_log_oracle"]
 UNLOAD = "rmmod virtio_lm_vdpa vhost_vdpa vdpa"
 
 tap.need_log()
@@ -22,7 +22,7 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=kselftest.PROPS) as la
     # the tests in the long form
     for parameter, only in ("use_va=1", ()), ("use_va=0", () if tap.long_form() else LOG_TESTS):
         figures += kselftest.run_simulator(t, l1, f"{lab.config.log_modules}/sim",
-                                           f"dirty log of vdpa_sim_net {parameter}", "log,log_asid,log_ranges,wire",
+                                           f"dirty log of vdpa_sim_net {parameter}", "log,log_asid,wire",
                                            parameter, only=only)
     if tap.long_form() and not os.environ.get("VDPA_ROUNDS"):
         os.environ["VDPA_ROUNDS"] = str(LONG_ROUNDS)

@@ -35,7 +35,6 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_LINK]		= "link",
 	[CAP_LOG]		= "log",
 	[CAP_LOG_ASID]		= "log_asid",
-	[CAP_LOG_RANGES]	= "log_ranges",
 	[CAP_ASID]		= "asid",
 	[CAP_CTRL]		= "ctrl",
 	[CAP_CTRL_STRICT]	= "ctrl_strict",
@@ -143,10 +142,8 @@ void vdpa_find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_RESUME;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK))
 		v->caps |= 1 << CAP_LATE_ENABLE;
-	if (v->backend & BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG))
-		v->caps |= 1 << CAP_LOG;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_LOG_RANGES))
-		v->caps |= 1 << CAP_LOG_RANGES;
+		v->caps |= 1 << CAP_LOG;
 	if (!vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as) && as > 1)
 		v->caps |= 1 << CAP_ASID;
 	if (has_ctrl(v))

@@ -34,7 +34,6 @@
 FIXTURE(nth) {
 	struct vdpa v;
 	struct vq rx, tx;
-	struct bitmap log;
 	size_t map_size;	/* of the memory that the rings are in */
 	bool enabled;		/* the parent, by sysfs */
 	struct vdpa_nl_add add;	/* creates the device as a test found it */
@@ -336,9 +335,6 @@ static int have_opened(struct _test_data_nth *self)
 	if (!ret)
 		ret = vdpa_iotlb(v, VHOST_IOTLB_UPDATE, v->iova + beside, page,
 				 v->mem + beside, VHOST_ACCESS_RW);
-	if (!ret && vdpa_can(v, CAP_LOG))
-		ret = vdpa_iotlb(v, VHOST_IOTLB_UPDATE, LOG_IOVA + beside, page,
-				 v->mem + beside, VHOST_ACCESS_RW);
 	return ret;
 }
 
@@ -384,27 +380,13 @@ static int have_started(struct _test_data_nth *self)
 	return ret ? ret : start(self);
 }
 
-/* To memory that is mapped for it */
 static int log_for_a_while(struct _test_data_nth *self)
 {
-	int ret = bitmap_map(&self->log);
+	uint64_t words[LOG_WORDS];
+	int ret = log_mem(&self->v);
 
 	if (!ret)
-		ret = bitmap_log(&self->log);
-	if (!ret)
-		ret = log_status(&self->v);
-	return ret ? ret : log_set(&self->v, 0, 0);
-}
-
-/* To memory of the parent's */
-static int log_ranges_for_a_while(struct _test_data_nth *self)
-{
-	const struct vhost_vdpa_log_range all = { self->v.iova, self->v.mem_size };
-	uint64_t words[VDPA_MEM_SIZE / LOG_PAGE / 64];
-	int ret = log_start(&self->v, &all, 1);
-
-	if (!ret)
-		ret = log_read(&self->v, all.iova, all.length, words);
+		ret = log_read_mem(&self->v, words);
 	return ret ? ret : log_stop(&self->v);
 }
 
@@ -433,8 +415,6 @@ FIXTURE_SETUP(nth)
 	ASSERT_EQ(0, vq_init(&self->rx, v, 0, RING, 1, VQ_BUF_SIZE, true));
 	ASSERT_EQ(0, vq_init(&self->tx, v, 1, RING, 1, VQ_BUF_SIZE, false));
 	self->map_size = (v->mem_used + getpagesize() - 1) & ~(getpagesize() - 1UL);
-	if (vdpa_can(v, CAP_LOG))
-		ASSERT_EQ(0, bitmap_init(&self->log, v, LOG_IOVA));
 	close_it(self);
 
 	memcpy(self->mac, was.mac, sizeof(self->mac));
@@ -477,7 +457,6 @@ FIXTURE_TEARDOWN(nth)
 		vq_free(&self->rx);
 	if (self->tx.v)
 		vq_free(&self->tx);
-	bitmap_free(&self->log);
 	vdpa_close(&self->v);
 }
 
@@ -509,12 +488,6 @@ TEST_F_TIMEOUT(nth, log, TEST_SECONDS)
 {
 	NEED(&self->v, CAP_LOG);
 	sweep(_metadata, self, have_started, log_for_a_while, close_it, NULL);
-}
-
-TEST_F_TIMEOUT(nth, log_ranges, TEST_SECONDS)
-{
-	NEED(&self->v, CAP_LOG_RANGES);
-	sweep(_metadata, self, have_started, log_ranges_for_a_while, close_it, NULL);
 }
 
 TEST_F_TIMEOUT(nth, suspend, TEST_SECONDS)

@@ -48,7 +48,6 @@ enum arg {
 	ARG_FILE,
 	ARG_CONFIG_CALL,
 	ARG_CONFIG,
-	ARG_LOG,
 	ARG_LOG_START,
 	ARG_LOG_READ,
 	ARG_MEM,
@@ -68,7 +67,7 @@ static const struct {
 	{ VHOST_VDPA_SET_VRING_ENABLE, ARG_STATE },
 	{ VHOST_VDPA_GET_VRING_NUM, ARG_NUMBER },
 	{ VHOST_VDPA_SET_CONFIG_CALL, ARG_CONFIG_CALL },
-	{ VHOST_VDPA_GET_IOVA_RANGE, ARG_LOG },
+	{ VHOST_VDPA_GET_IOVA_RANGE, ARG_FEATURES },
 	{ VHOST_VDPA_GET_CONFIG_SIZE, ARG_NUMBER },
 	{ VHOST_VDPA_GET_VQS_COUNT, ARG_NUMBER },
 	{ VHOST_VDPA_GET_GROUP_NUM, ARG_NUMBER },
@@ -80,9 +79,6 @@ static const struct {
 	{ VHOST_VDPA_SUSPEND, ARG_NONE },
 	{ VHOST_VDPA_SUSPEND, ARG_NONE },
 	{ VHOST_VDPA_RESUME, ARG_NONE },
-	{ VHOST_VDPA_SET_LOG, ARG_LOG },
-	{ VHOST_VDPA_SET_LOG, ARG_LOG },
-	{ VHOST_VDPA_GET_LOG_STATUS, ARG_NUMBER },
 	{ VHOST_VDPA_LOG_START, ARG_LOG_START },
 	{ VHOST_VDPA_LOG_START, ARG_LOG_START },
 	{ VHOST_VDPA_LOG_READ, ARG_LOG_READ },
@@ -189,7 +185,8 @@ static uint64_t iova(struct fuzzer *f)
 	case 3: return 0xfee00000 + below(f, 0x2000);	/* interrupts, on this machine */
 	case 4: return rng64(f);
 	case 5: return s->v->iova + below(f, 2 * ARENA);
-	case 6: return LOG_IOVA;
+	/* the bits of the arena's pages, in an array above what may be mapped */
+	case 6: return s->v->range.last + 1 + s->v->iova / LOG_PAGE / 8;
 	default: return s->v->iova + below(f, 2 * ARENA / 4096) * 4096ULL;
 	}
 }
@@ -290,7 +287,6 @@ union arg_buf {
 	struct vhost_vring_addr addr;
 	struct vhost_vring_file file;
 	struct vhost_vdpa_config config;
-	struct vhost_vdpa_log log;
 	struct {
 		struct vhost_vdpa_log_start start;
 		struct vhost_vdpa_log_range ranges[8];
@@ -345,12 +341,6 @@ static void make_arg(struct fuzzer *f, enum arg what, union arg_buf *b)
 	case ARG_CONFIG:
 		b->config.off = one_in(f, 2) ? number(f) : below(f, 64);
 		b->config.len = one_in(f, 4) ? number(f) : below(f, 64);
-		break;
-	case ARG_LOG:
-		b->log.iova = one_in(f, 2) ? iova(f) : f->s->v->iova;
-		b->log.size = one_in(f, 4) ? 0 : size(f);
-		b->log.asid = one_in(f, 16) ? number(f) : 0;
-		b->log.flags = one_in(f, 16) ? number(f) : 0;
 		break;
 	case ARG_LOG_START:
 		b->start.argsz = one_in(f, 16) ? number(f) : sizeof(b->start);
@@ -549,7 +539,6 @@ static int call_step(struct fuzzer *f, int fd)
 			     .offered = v->offered };
 	uint64_t backend = v->backend, wanted = features(f);
 	struct vhost_vring_state group = { .index = 1, .num = one_in(f, 2) };
-	const struct vhost_vdpa_log_range all = { mine.iova, ARENA };
 	struct vq q[QUEUES];
 	uint32_t i, step;
 	uint8_t st;
@@ -582,14 +571,10 @@ static int call_step(struct fuzzer *f, int fd)
 	case 15: case 16: case 17:
 		return vq_enable(&q[step - 15], true);
 	case 18: return vdpa_set_status(&mine, DRV_OK);
-	case 19:
-		if (one_in(f, 2))
-			return log_start(&mine, &all, 1);
-		return log_set(&mine, mine.iova + ARENA / 2, ARENA / 2);
+	case 19: return log_mem(&mine);
 	case 20: return vdpa_ioctl(&mine, VHOST_VDPA_SUSPEND, NULL);
 	case 21: return vdpa_get_base(&mine, 0);
-	case 22:
-		return log_stop(&mine) ?: log_set(&mine, 0, 0);
+	case 22: return log_stop(&mine);
 	default: return vdpa_ioctl(&mine, VHOST_VDPA_RESUME, NULL);
 	}
 }

@@ -32,8 +32,8 @@ static const char * const step_names[STEPS] = { "opened", "running", "logging", 
 struct hold {
 	struct vdpa v;
 	struct vq tx;
-	struct bitmap log;
 	int config_call;
+	int bits;		/* that were read last */
 };
 
 static void must(const char *what, int ret)
@@ -44,6 +44,18 @@ static void must(const char *what, int ret)
 	}
 }
 
+/* Reads which pages were written since the last time; flags, or a negative errno */
+static int take(struct hold *h)
+{
+	uint64_t words[LOG_WORDS] = { 0 };
+	int i, flags = log_read_mem(&h->v, words);
+
+	h->bits = 0;
+	for (i = 0; i < LOG_WORDS; i++)
+		h->bits += __builtin_popcountll(words[i]);
+	return flags;
+}
+
 static void go_to(struct hold *h, enum step step)
 {
 	must("open", vdpa_open(&h->v));
@@ -52,30 +64,27 @@ static void go_to(struct hold *h, enum step step)
 	must("config call", vdpa_ioctl(&h->v, VHOST_VDPA_SET_CONFIG_CALL, &h->config_call));
 	must("memory", vdpa_mem_init(&h->v, VDPA_IOVA));
 	must("queue", vq_init(&h->tx, &h->v, 1, RING, 1, VQ_BUF_SIZE, false));
-	must("bitmap", bitmap_init(&h->log, &h->v, LOG_IOVA));
-	must("map the bitmap", bitmap_map(&h->log));
 	if (step >= RUNNING) {
 		must("start", tx_start(&h->v, NULL, &h->tx));
 		must("send", tx_send(&h->tx, FRAMES));
 	}
 	if (step >= LOGGING) {
-		must("log", bitmap_log(&h->log));
+		must("log", log_mem(&h->v));
+		must("send", tx_send(&h->tx, FRAMES));
+		must("read", take(h));
+		/* the same pages again: those bits are left to the device */
 		must("send", tx_send(&h->tx, FRAMES));
 	}
 	if (step >= SUSPENDED)
 		must("suspend", vdpa_ioctl(&h->v, VHOST_VDPA_SUSPEND, NULL));
 }
 
-/* The bits of the log stay where they are */
 static void print_state(const struct hold *h)
 {
-	size_t i, bits = 0;
 	eventfd_t told = 0;
 
 	eventfd_read(h->config_call, &told);
-	for (i = 0; i < h->log.size / sizeof(*h->log.words); i++)
-		bits += __builtin_popcountll(h->log.words[i]);
-	printf(" bits=%zu used=%u told=%llu", bits, vq_device_used(&h->tx),
+	printf(" bits=%d used=%u told=%llu", h->bits, vq_device_used(&h->tx),
 	       (unsigned long long)told);
 }
 
@@ -111,26 +120,27 @@ int main(int argc, char **argv)
 		return 1;
 
 	printf("then");
+	take(&h);
 	print_state(&h);
 	TRY("status", vdpa_get_status(&h.v));
-	TRY("log_status", log_status(&h.v));
-	TRY("log", bitmap_log(&h.log));
+	TRY("log", log_mem(&h.v));
+	TRY("log_read", take(&h));
 	if (argc == 3) {
 		if (step == SUSPENDED)
 			TRY("first_resume", vdpa_ioctl(&h.v, VHOST_VDPA_RESUME, NULL));
-		bitmap_take(&h.log, NULL, NULL);
 		TRY("send", tx_send(&h.tx, FRAMES));
 		printf(" new");
+		take(&h);
 		print_state(&h);
 	}
 	TRY("kick", (vq_kick(&h.tx), 0));
 	TRY("suspend", vdpa_ioctl(&h.v, VHOST_VDPA_SUSPEND, NULL));
 	TRY("base", vdpa_get_base(&h.v, 1));
 	TRY("resume", vdpa_ioctl(&h.v, VHOST_VDPA_RESUME, NULL));
-	TRY("log_stop", log_set(&h.v, 0, 0));
+	TRY("log_stop", log_stop(&h.v));
 	TRY("reset", vdpa_reset(&h.v));
 	TRY("start", tx_start(&h.v, NULL, &h.tx));
-	TRY("unmap", bitmap_unmap(&h.log));
+	TRY("unmap", vdpa_iotlb(&h.v, VHOST_IOTLB_INVALIDATE, h.v.iova, h.v.mem_size, NULL, 0));
 	vq_free(&h.tx);
 	vdpa_close(&h.v);
 	close(h.config_call);

@@ -50,7 +50,6 @@ struct life {
 	struct vdpa v;
 	struct vq vq[2];
 	struct vq cq;
-	struct bitmap map[2];
 	bool suspended;
 	bool runs[2];		/* the device has taken the queue */
 	bool ctrl;		/* the driver serves a control virtqueue */
@@ -249,6 +248,24 @@ static int command(struct life *l)
 	return ret == -ETIMEDOUT && vdpa_get_status(&l->v) == CTRL_DRV_OK ? -EBADE : ret;
 }
 
+/* What there is no log of is none of the device's errors */
+static int read_log(struct life *l)
+{
+	uint64_t words[MEM_SIZE / LOG_PAGE / 64];
+	int ret = log_read_mem(&l->v, words);
+
+	return ret == -ENODATA ? 0 : ret;
+}
+
+/* The log of all memory, or of one half of it */
+static int start_log(struct life *l)
+{
+	struct vhost_vdpa_log_range r = { l->v.iova, l->v.mem_size };
+
+	r.length >>= rng_below(&l->rng, 2);
+	return log_start(&l->v, &r, 1);
+}
+
 /* One of what a VMM does with a device that it has started */
 static void act(struct life *l)
 {
@@ -276,15 +293,15 @@ static void act(struct life *l)
 	case 5:
 	case 6:
 		if (can_log)
-			did(l, "log_on", bitmap_log(&l->map[rng_below(&l->rng, 2)]));
+			did(l, "log_on", start_log(l));
 		break;
 	case 7:
 		if (can_log)
-			did(l, "log_off", log_set(&l->v, 0, 0));
+			did(l, "log_off", log_stop(&l->v));
 		break;
 	case 8:
 		if (can_log)
-			did(l, "log_status", log_status(&l->v));
+			did(l, "log_read", read_log(l));
 		break;
 	case 9:
 		did(l, "get_config", vdpa_get_config(&l->v, 0, &config, sizeof(config)));
@@ -310,8 +327,8 @@ static void hand_over(struct life *l)
 	for (i = 0; i < 2; i++)
 		did(l, "ring_state", ring_state(l, i));
 	if (vdpa_can(&l->v, CAP_LOG)) {
-		did(l, "log_off", log_set(&l->v, 0, 0));
-		did(l, "log_status", log_status(&l->v));
+		did(l, "log_read", read_log(l));
+		did(l, "log_off", log_stop(&l->v));
 	}
 }
 
@@ -336,10 +353,7 @@ static void drive(struct life *l)
 	if (!did(l, "map", vdpa_mem_init_size(&l->v, VDPA_IOVA, MEM_SIZE)))
 		goto close;
 	for (i = 0; i < 2; i++) {
-		if (!did(l, "vq_init", vq_init(&l->vq[i], &l->v, i, RING, 1, VQ_BUF_SIZE, !i)) ||
-		    !did(l, "bitmap", bitmap_init(&l->map[i], &l->v,
-						  LOG_IOVA + i * BIT_ULL(24))) ||
-		    !did(l, "map_bitmap", bitmap_map(&l->map[i])))
+		if (!did(l, "vq_init", vq_init(&l->vq[i], &l->v, i, RING, 1, VQ_BUF_SIZE, !i)))
 			goto free;
 	}
 	if (!did(l, "ctrl_init", ctrl_init(&l->cq, &l->v, RING)))
@@ -361,7 +375,6 @@ free:
 	for (i = 0; i < 2; i++) {
 		if (l->vq[i].v)
 			vq_free(&l->vq[i]);
-		bitmap_free(&l->map[i]);
 	}
 	if (l->cq.v)
 		vq_free(&l->cq);

@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The dirty log's two ioctls, as Documentation/vhost-vdpa-log.rst promises them:
- * what is refused, and leaves a log alone; what ends a log, and says so; what
- * can be done at any time. That every write has its bit is vdpa_log_oracle's.
+ * The dirty log's ioctls, as Documentation/vhost-vdpa-log.rst promises them: what is refused, and
+ * leaves a log alone; which bits a read gives, and when; what is a fault; what ends a log. That
+ * every write has its bit is vdpa_log_oracle's.
  *
- * The only traffic is frames to nobody: for each the device writes its used
- * ring. So there is no need of anything on the wire.
+ * The only traffic is frames to nobody: for each the device writes its used ring. So there is no
+ * need of anything on the wire.
  */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include "kselftest_harness.h"
 #include "log.h"
 #include "tx.h"
 
-#define QUIET_MS	30	/* how long a log that is off is watched */
+#define QUIET_MS	30	/* how long a device is watched that is to write nothing */
 #define TEST_SECONDS	240	/* of the harness; the tests' own deadlines come first */
 #define RING		32
 #define RX_BUF_SIZE	64
-#define NO_PAGE		~0ULL
-#define LAST_PAGE	(~0ULL - getpagesize() + 1)	/* of all addresses */
+#define NOWHERE		((void *)LOG_PAGE)	/* where a process has no memory */
+#define TIB		BIT_ULL(40)
+#define RANGE		struct vhost_vdpa_log_range
 
 /* Nothing is ever received. Each test is a process of its own */
 static struct vq rx;
@@ -29,8 +32,7 @@ static struct vq rx;
 FIXTURE(log) {
 	struct vdpa v;
 	struct vq tx;
-	struct bitmap a, b;
-	uint64_t page;		/* of this machine */
+	RANGE all, far;		/* the tests' memory; where nothing is */
 	uint64_t rng;
 };
 
@@ -40,16 +42,13 @@ FIXTURE_SETUP(log)
 
 	OPEN_OR_SKIP(v);
 	NEED(v, CAP_LOG);
-	self->page = getpagesize();
 	rng_init(&self->rng, test_seed(), _metadata->name);
 	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
 	ASSERT_EQ(0, vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true));
-	ASSERT_EQ(0, vq_init(&self->tx, v, 1, RING, 1, VQ_BUF_SIZE, false));
-	/* with a gap between them that is as large as one */
-	ASSERT_EQ(0, bitmap_init(&self->a, v, LOG_IOVA));
-	ASSERT_EQ(0, bitmap_init(&self->b, v, LOG_IOVA + 2 * self->a.size));
-	ASSERT_EQ(0, bitmap_map(&self->a));
-	ASSERT_EQ(0, bitmap_map(&self->b));
+	/* a ring of several pages where there can be one */
+	ASSERT_EQ(0, vq_init(&self->tx, v, 1, v->vq_max, 1, 128, false));
+	self->all = (RANGE){ v->iova, v->mem_size };
+	self->far = (RANGE){ v->iova + BIT_ULL(30), BIT_ULL(30) };
 }
 
 FIXTURE_TEARDOWN(log)
@@ -60,151 +59,151 @@ FIXTURE_TEARDOWN(log)
 	if (self->tx.v)
 		vq_free(&self->tx);
 	vdpa_close(&self->v);
-	bitmap_free(&self->a);
-	bitmap_free(&self->b);
 }
 
-/* Maps @b page by page, but for the page @odd, which is mapped with @perm, or not at all */
-static int map_pages(struct bitmap *b, uint64_t odd, uint8_t perm)
+/* Has the used index a bit in @words, which are of all of the tests' memory? */
+static bool has_used(struct vq *q, const uint64_t *words)
 {
-	uint64_t page = getpagesize(), i;
-	int ret = 0;
-
-	for (i = 0; i < b->size / page && !ret; i++)
-		if (i != odd || perm)
-			ret = vdpa_iotlb(b->v, VHOST_IOTLB_UPDATE, b->iova + i * page, page,
-					 (uint8_t *)b->words + i * page,
-					 i == odd ? perm : VHOST_ACCESS_RW);
-	return ret;
+	return log_has(words, log_page(q->v, &q->used->idx));
 }
 
-struct seen {
-	struct vdpa *v;
-	size_t used, others;	/* bits of the ring's used part; of anything else */
-	struct vq *tx;
-};
-
-/* Whatever is on the wire: it may have the device write the receive queue's used flags */
-static bool is_rx(uint64_t page)
+/* Bits of what no frame has the device write; the wire may have it write rx's used flags */
+static unsigned int others(struct vq *q, const uint64_t *words)
 {
-	return page == vdpa_iova(rx.v, rx.used) / LOG_PAGE;
+	uint64_t first = log_page(q->v, q->used);
+	uint64_t last = log_page(q->v, (uint8_t *)&q->used->ring[q->size] + 1), page;
+	unsigned int n = 0;
+
+	for (page = 0; page < LOG_WORDS * 64; page++)
+		if (log_has(words, page) && (page < first || page > last) &&
+		    page != log_page(q->v, rx.used))
+			n++;
+	return n;
 }
 
-static void see(void *arg, uint64_t page)
+/* Frames have bits, and nothing else has; no fault */
+static void expect_logged(struct __test_metadata *_metadata, struct vq *tx)
 {
-	struct seen *s = arg;
-	uint64_t first = vdpa_iova(s->v, s->tx->used) / LOG_PAGE;
-	uint64_t last = (vdpa_iova(s->v, &s->tx->used->ring[s->tx->size]) + 1) / LOG_PAGE;
+	uint64_t words[LOG_WORDS] = { 0 };
 
-	if (page >= first && page <= last)
-		s->used++;
-	else if (!is_rx(page))
-		s->others++;
-}
-
-/* Takes all bits of @b, and tells whether they are those of frames sent, and no others */
-static struct seen take(struct bitmap *b, struct vq *tx)
-{
-	struct seen s = { .v = b->v, .tx = tx };
-
-	bitmap_take(b, see, &s);
-	return s;
-}
-
-/* The log is in @b: frames have bits, once it is told to log there again, and no fault */
-static void expect_logged(struct __test_metadata *_metadata, struct bitmap *b, struct vq *tx)
-{
-	struct seen s;
-
-	take(b, tx);
+	ASSERT_LE(0, log_read_mem(tx->v, words));
+	memset(words, 0, sizeof(words));
 	ASSERT_EQ(0, tx_send(tx, 3));
-	ASSERT_EQ(0, bitmap_log(b));
-	s = take(b, tx);
-	EXPECT_NE(0, s.used) {
-		TH_LOG("the used ring was written, and has no bit");
+	ASSERT_EQ(0, log_read_mem(tx->v, words));
+	EXPECT_TRUE(has_used(tx, words)) {
+		TH_LOG("the used index was written, and has no bit");
 	}
-	EXPECT_EQ(0, s.others) {
-		TH_LOG("%zu pages have a bit that were not written", s.others);
+	EXPECT_EQ(0, others(tx, words)) {
+		TH_LOG("%u pages have a bit that were not written", others(tx, words));
 	}
-	EXPECT_EQ(0, log_status(b->v));
 }
 
-/* Nothing is logged in @b, frames or not */
-static void expect_not_logged(struct __test_metadata *_metadata, struct bitmap *b, struct vq *tx)
+/* Frames have no bits, and are no fault */
+static void expect_not_logged(struct __test_metadata *_metadata, struct vq *tx)
 {
-	bitmap_take(b, NULL, NULL);
+	uint64_t words[LOG_WORDS] = { 0 }, none[LOG_WORDS] = { 0 };
+
+	ASSERT_LE(0, log_read_mem(tx->v, words));
+	memset(words, 0, sizeof(words));
 	ASSERT_EQ(0, tx_send(tx, 3));
 	sleep_ms(QUIET_MS);
-	EXPECT_EQ(0, bitmap_take(b, NULL, NULL)) {
-		TH_LOG("a bitmap is written that is not in use");
+	EXPECT_EQ(0, log_read_mem(tx->v, words));
+	EXPECT_EQ(0, memcmp(words, none, sizeof(words))) {
+		TH_LOG("there are bits of what is not logged");
 	}
 }
 
-/* The fault is there, and reading it has cleared it */
 /*
- * A device that has started, or is done with a packet, may still have to write that it wants to be
- * notified: what is read is gone, but there may be one more.
+ * What was sent has a bit, though it is in no range, or is a fault, which is told once, and why. A
+ * device that is done with a frame may still have to write that it wants to be notified.
  */
-static void expect_no_fault(struct __test_metadata *_metadata, struct vdpa *v)
+static void expect_missed(struct __test_metadata *_metadata, struct vq *tx)
 {
-	int tries = QUIET_MS, status;
+	uint64_t words[LOG_WORDS] = { 0 };
+	int tries = QUIET_MS, flags = log_read_mem(tx->v, words);
 
-	while ((status = log_status(v)) > 0 && tries--)
+	EXPECT_TRUE(flags == (VHOST_VDPA_LOG_FAULT | VHOST_VDPA_LOG_FAULT_MISSED) ||
+		    (!flags && has_used(tx, words))) {
+		TH_LOG("neither a bit nor a fault: flags 0x%x", flags);
+	}
+	while ((flags = log_read_mem(tx->v, words)) > 0 && tries--)
 		sleep_ms(1);
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, flags);
 }
 
-static void expect_fault(struct __test_metadata *_metadata, struct vdpa *v)
+/* Each used entry since @from has a bit */
+static void expect_entries(struct __test_metadata *_metadata, struct vq *q, uint16_t from,
+			   const uint64_t *words)
 {
-	EXPECT_EQ(VHOST_VDPA_LOG_F_FAULT, log_status(v));
-	expect_no_fault(_metadata, v);
+	for (; from != q->used_idx; from++) {
+		ASSERT_TRUE(log_has(words, log_page(q->v, &q->used->ring[from % q->size]))) {
+			TH_LOG("used entry %u was written, and has no bit", from);
+		}
+	}
+	EXPECT_TRUE(has_used(q, words));
 }
 
-/* Without the feature neither ioctl does anything; nor is it remembered */
-TEST_F_TIMEOUT(log, feature_not_acked, TEST_SECONDS)
+static void post(struct vq *q, unsigned int frames)
+{
+	int slot;
+
+	while (frames-- && (slot = vq_free_slot(q)) >= 0) {
+		memset(vq_buf(q, slot), 0, TX_FRAME_LEN);
+		vq_post(q, slot, TX_FRAME_LEN);
+	}
+	vq_kick(q);
+}
+
+/* Without the feature none of them does anything; while there is a log it is kept */
+TEST_F_TIMEOUT(log, feature, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-	uint64_t without = v->backend & ~BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG);
+	uint64_t without = v->backend & ~BIT_ULL(VHOST_BACKEND_F_LOG_RANGES);
+	uint64_t words[LOG_WORDS] = { 0 };
 
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
-	EXPECT_EQ(-EOPNOTSUPP, bitmap_log(&self->a));
-	EXPECT_EQ(-EOPNOTSUPP, log_set(v, 0, 0));
-	EXPECT_EQ(-EOPNOTSUPP, log_status(v));
-	expect_not_logged(_metadata, &self->a, &self->tx);
-
+	EXPECT_EQ(-EOPNOTSUPP, log_mem(v));
+	EXPECT_EQ(-EOPNOTSUPP, log_read_mem(v, words));
+	EXPECT_EQ(-EOPNOTSUPP, log_stop(v));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend));
-	expect_not_logged(_metadata, &self->a, &self->tx);
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	expect_logged(_metadata, &self->a, &self->tx);
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, log_mem(v));
+	EXPECT_EQ(-EBUSY, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
+	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend));
+	expect_logged(_metadata, &self->tx);
+	ASSERT_EQ(0, log_stop(v));
+	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
 }
 
-/* The owner alone decides: neither who has not become it nor who inherited the file does */
+/* Neither who inherited the file is the owner of the memory, nor who has not become it */
 TEST_F_TIMEOUT(log, owner, TEST_SECONDS)
 {
+	uint64_t words[LOG_WORDS] = { 0 };
 	struct vdpa *v = &self->v;
 	uint64_t features = v->backend;
-	pid_t pid;
 	int status;
+	pid_t pid;
 
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(&self->a));
+	ASSERT_EQ(0, log_mem(v));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		_exit(bitmap_log(&self->b) != -EPERM || log_set(v, 0, 0) != -EPERM);
+		_exit(log_mem(v) != -EPERM || log_read_mem(v, words) != -EPERM ||
+		      log_stop(v) != -EPERM);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 	/* that the other one's copy of the file is closed does not end anything */
-	expect_logged(_metadata, &self->a, &self->tx);
+	expect_logged(_metadata, &self->tx);
 
 	close(v->fd);
 	v->fd = open(v->path, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, v->fd);
-	EXPECT_EQ(-EOPNOTSUPP, bitmap_log(&self->a));
+	EXPECT_EQ(-EOPNOTSUPP, log_mem(v));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &features));
-	EXPECT_EQ(-EPERM, bitmap_log(&self->a));
-	EXPECT_EQ(-EPERM, log_set(v, 0, 0));
+	EXPECT_EQ(-EPERM, log_mem(v));
+	EXPECT_EQ(-EPERM, log_read_mem(v, words));
+	EXPECT_EQ(-EPERM, log_stop(v));
 }
 
 /* A second open is refused, and the log goes on */
@@ -214,692 +213,537 @@ TEST_F_TIMEOUT(log, two_opens, TEST_SECONDS)
 	int i;
 
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(&self->a));
+	ASSERT_EQ(0, log_mem(v));
 	for (i = 0; i < 10; i++) {
 		EXPECT_EQ(-1, open(v->path, O_RDWR | O_CLOEXEC));
 		EXPECT_EQ(EBUSY, errno);
-		expect_logged(_metadata, &self->a, &self->tx);
+		expect_logged(_metadata, &self->tx);
 	}
 }
 
-/* Arguments that are wrong whatever is mapped; a log that is on does not notice */
-TEST_F_TIMEOUT(log, arguments, TEST_SECONDS)
+/* What cannot be logged; a log that is on does not notice */
+TEST_F_TIMEOUT(log, start_arguments, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-	const uint64_t page = self->page, iova = self->b.iova, size = self->b.size;
+	const uint64_t iova = v->iova, last = ~0ULL - LOG_PAGE + 1;
+	RANGE many[VHOST_VDPA_LOG_MAX_RANGES + 1];
 	const struct {
-		struct vhost_vdpa_log log;
+		int error;
+		RANGE r[3];
 		const char *what;
 	} wrong[] = {
-		{ { iova, size, 0, 1 }, "a flag" },
-		{ { iova, size, 0, 0x80000000 }, "the last flag" },
-		{ { 0, 0, 0, 1 }, "a flag on a stop" },
-		{ { iova + 1, size }, "an odd address" },
-		{ { iova + page / 2, size }, "an address in mid-page" },
-		{ { iova, size - 1 }, "an odd size" },
-		{ { iova, 1 }, "a size of 1" },
-		{ { iova, page / 2 }, "half a page" },
-		{ { iova, ~0ULL }, "the largest size" },
-		{ { LAST_PAGE, 2 * page }, "a wrap by a page" },
-		{ { iova, LAST_PAGE }, "a wrap by almost all" },
-		{ { 2 * page, LAST_PAGE }, "a wrap to 0" },
-		{ { LAST_PAGE, LAST_PAGE }, "a wrap by two large numbers" },
-		{ { iova, size, ~0U }, "no address space" },
-		{ { iova, size, 1 << 20 }, "an address space beyond the last" },
+		{ -EINVAL, { { iova, 0 } }, "nothing" },
+		{ -EINVAL, { { iova + 1, LOG_PAGE } }, "an odd address" },
+		{ -EINVAL, { { iova, LOG_PAGE / 2 } }, "half a page" },
+		{ -EOVERFLOW, { { last, 2 * LOG_PAGE } }, "a wrap by a page" },
+		{ -EOVERFLOW, { { 2 * LOG_PAGE, last } }, "a wrap to 0" },
+		{ -EINVAL, { { iova, LOG_PAGE }, { iova, LOG_PAGE } }, "a range twice" },
+		{ -EINVAL, { { iova, 3 * LOG_PAGE }, { iova + 4 * LOG_PAGE, LOG_PAGE },
+			     { iova + 2 * LOG_PAGE, LOG_PAGE } }, "two that overlap" },
 	};
-	uint32_t as;
-	size_t i;
+	const struct vhost_vdpa_log_start good = {
+		.argsz = sizeof(good),
+		.page_size = LOG_PAGE,
+		.nranges = 1,
+		.ranges = (uintptr_t)&self->all,
+	};
+	struct vhost_vdpa_log_start s;
+	uint32_t i, as;
 
+#define REFUSED(error, field, value) do {					\
+	s = good;								\
+	s.field = (value);							\
+	EXPECT_EQ(error, vdpa_ioctl(v, VHOST_VDPA_LOG_START, &s)) {		\
+		TH_LOG(#field " " #value);					\
+	}									\
+} while (0)
+
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as));
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(&self->a));
+	ASSERT_EQ(0, log_mem(v));
 	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
-		struct vhost_vdpa_log log = wrong[i].log;
-
-		EXPECT_EQ(-EINVAL, vdpa_ioctl(v, VHOST_VDPA_SET_LOG, &log)) {
+		EXPECT_EQ(wrong[i].error, log_start(v, wrong[i].r, wrong[i].r[2].length ? 3 :
+						    wrong[i].r[1].length ? 2 : 1)) {
 			TH_LOG("%s", wrong[i].what);
 		}
 	}
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_GET_AS_NUM, &as));
-	EXPECT_EQ(-EINVAL, vdpa_ioctl(v, VHOST_VDPA_SET_LOG,
-				      &((struct vhost_vdpa_log){ iova, size, as })));
-	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_SET_LOG, NULL));
-	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_GET_LOG_STATUS, NULL));
-	expect_logged(_metadata, &self->a, &self->tx);
+	for (i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = (RANGE){ iova + i * 2 * LOG_PAGE, LOG_PAGE };
+	EXPECT_EQ(-E2BIG, log_start(v, many, ARRAY_SIZE(many)));
+	if (v->range.last != ~0ULL)
+		EXPECT_EQ(-ERANGE, log_start(v, &(RANGE){ iova & ~(TIB - 1),
+					     (v->range.last | (LOG_PAGE - 1)) + 1 + LOG_PAGE }, 1));
+	REFUSED(-EINVAL, argsz, sizeof(good) - 1);
+	REFUSED(-EINVAL, argsz, 0);
+	REFUSED(-EINVAL, flags, 1);
+	REFUSED(-EINVAL, page_size, 0);
+	REFUSED(-EINVAL, page_size, LOG_PAGE / 2);
+	REFUSED(-EINVAL, page_size, 3 * LOG_PAGE);
+	REFUSED(-EINVAL, page_size, TIB);	/* the range is not a multiple of it */
+	REFUSED(-EINVAL, flags, 0x80000000);
+	REFUSED(-EINVAL, asid, ~0U);
+	REFUSED(-EINVAL, asid, as);
+	REFUSED(-EINVAL, nranges, 0);
+	REFUSED(-EFAULT, ranges, 0);
+	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_LOG_START, NULL));
+	expect_logged(_metadata, &self->tx);
 
-	/* a stop does not look at the rest */
-	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SET_LOG, &((struct vhost_vdpa_log){ 1, 0, ~0U })));
-	expect_not_logged(_metadata, &self->a, &self->tx);
-	EXPECT_EQ(0, log_status(v));
+	/* as many as there may be, in any order; and a structure of the future */
+	for (i = 0; i < VHOST_VDPA_LOG_MAX_RANGES; i++)
+		many[i] = (RANGE){ iova + ((i * 7 + 3) % VHOST_VDPA_LOG_MAX_RANGES) * 4 * LOG_PAGE,
+				   4 * LOG_PAGE };
+	ASSERT_EQ(0, log_start(v, many, VHOST_VDPA_LOG_MAX_RANGES));
+	expect_logged(_metadata, &self->tx);
+	s = good;
+	s.argsz = 4096;
+	EXPECT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_LOG_START, &s));
 }
 
-/* That there is nothing to stop is no error, and no fault */
-TEST_F_TIMEOUT(log, stop_when_off, TEST_SECONDS)
+/* What cannot be read; and of what is refused nothing is lost */
+TEST_F_TIMEOUT(log, read_arguments, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-	int i;
+	uint64_t words[LOG_WORDS] = { 0 };
+	const struct vhost_vdpa_log_read good = {
+		.argsz = sizeof(good),
+		.iova = v->iova,
+		.length = v->mem_size,
+		.page_size = LOG_PAGE,
+		.bitmap = (uintptr_t)words,
+	};
+	struct vhost_vdpa_log_read r;
 
-	for (i = 0; i < 2; i++) {
-		EXPECT_EQ(0, log_set(v, 0, 0));
-		EXPECT_EQ(0, log_set(v, 0, 0));
-		EXPECT_EQ(0, log_status(v));
-		if (!i)
-			ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	}
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	expect_logged(_metadata, &self->a, &self->tx);
-	EXPECT_EQ(0, log_set(v, 0, 0));
-	EXPECT_EQ(0, log_set(v, 0, 0));
-	EXPECT_EQ(0, log_status(v));
-	expect_not_logged(_metadata, &self->a, &self->tx);
-}
+#define NOT_READ(error, field, value) do {					\
+	r = good;								\
+	r.field = (value);							\
+	EXPECT_EQ(error, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, &r)) {		\
+		TH_LOG(#field " " #value);					\
+	}									\
+} while (0)
 
-/* All of the range is mapped, or it is refused; a log that is on does not notice */
-TEST_F_TIMEOUT(log, range_not_mapped, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *a = &self->a, *b = &self->b;
-	const uint64_t page = self->page;
-	uint64_t last;
-
+	/* there is no log: not one in which nothing is dirty */
+	EXPECT_EQ(-ENODATA, log_read_mem(v, words));
+	EXPECT_EQ(0, log_stop(v));
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(a));
-	EXPECT_EQ(-EFAULT, log_set(v, 0, page));
-	EXPECT_EQ(-EFAULT, log_set(v, LAST_PAGE, page));
-	EXPECT_EQ(-EFAULT, log_set(v, b->iova - page, page));
-	EXPECT_EQ(-EFAULT, log_set(v, b->iova - page, b->size));
-	EXPECT_EQ(-EFAULT, log_set(v, b->iova - page, 2 * page));
-	EXPECT_EQ(-EFAULT, log_set(v, b->iova, b->size + page));
-	EXPECT_EQ(-EFAULT, log_set(v, b->iova + b->size, page));
-	/* from one bitmap to the other, over the gap between them */
-	EXPECT_EQ(-EFAULT, log_set(v, a->iova, b->iova + b->size - a->iova));
-	/* all addresses up to the last, but for the first page */
-	EXPECT_EQ(-EFAULT, log_set(v, page, LAST_PAGE));
-	expect_logged(_metadata, a, &self->tx);
-
-	/* and each single page of it */
-	ASSERT_EQ(0, bitmap_unmap(b));
-	ASSERT_EQ(0, map_pages(b, NO_PAGE, 0));
-	for (last = b->iova + b->size; last > b->iova; last -= page) {
-		EXPECT_EQ(0, log_set(v, last - page, page));
-		EXPECT_EQ(0, bitmap_log(a));
-		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, last - page, page, NULL, 0));
-		EXPECT_EQ(-EFAULT, log_set(v, last - page, page));
-		EXPECT_EQ(-EFAULT, log_set(v, b->iova, b->size));
+	ASSERT_EQ(0, log_mem(v));
+	ASSERT_EQ(0, tx_send(&self->tx, 3));
+	NOT_READ(-EINVAL, argsz, sizeof(good) - 1);
+	NOT_READ(-EINVAL, flags, VHOST_VDPA_LOG_FAULT);
+	NOT_READ(-EINVAL, length, 0);
+	NOT_READ(-EINVAL, length, LOG_PAGE + 1);
+	NOT_READ(-EINVAL, iova, v->iova + 8);
+	NOT_READ(-EINVAL, page_size, 0);
+	NOT_READ(-EINVAL, page_size, LOG_PAGE / 2);
+	NOT_READ(-EINVAL, page_size, 3 * LOG_PAGE);
+	NOT_READ(-EINVAL, bitmap, (uintptr_t)words + 4);
+	NOT_READ(-EOVERFLOW, iova, ~0ULL - LOG_PAGE + 1);
+	NOT_READ(-EFAULT, bitmap, (uintptr_t)NOWHERE);
+	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, NULL));
+	ASSERT_EQ(0, log_read_mem(v, words));
+	EXPECT_TRUE(has_used(&self->tx, words)) {
+		TH_LOG("a read that was refused has taken bits");
 	}
-	expect_logged(_metadata, a, &self->tx);
+
+	EXPECT_EQ(0, log_stop(v));
+	EXPECT_EQ(0, log_stop(v));
+	EXPECT_EQ(-ENODATA, log_read_mem(v, words));
 }
 
-/* A run of mappings does, as long as there is no hole in it */
-TEST_F_TIMEOUT(log, hole, TEST_SECONDS)
+/* Bits are added to those that are there, in what is read and nowhere else, and then forgotten */
+TEST_F_TIMEOUT(log, read_adds_and_forgets, TEST_SECONDS)
 {
+	uint64_t words[LOG_WORDS + 2], page, i;
 	struct vdpa *v = &self->v;
-	struct bitmap *b = &self->b;
-	const uint64_t page = self->page, pages = b->size / page;
-	uint64_t hole;
-
-	ASSERT_LE(3, pages);
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_unmap(b));
-	for (hole = 0; hole < pages; hole++) {
-		ASSERT_EQ(0, map_pages(b, hole, 0));
-		EXPECT_EQ(-EFAULT, bitmap_log(b)) {
-			TH_LOG("a hole at page %llu of %llu", (unsigned long long)hole,
-			       (unsigned long long)pages);
-		}
-		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, b->iova + hole * page, page,
-					(uint8_t *)b->words + hole * page, VHOST_ACCESS_RW));
-		ASSERT_EQ(0, bitmap_log(b));
-		expect_logged(_metadata, b, &self->tx);
-		ASSERT_EQ(0, log_set(v, 0, 0));
-		ASSERT_EQ(0, bitmap_unmap(b));
-	}
-	EXPECT_EQ(0, log_status(v));
-}
-
-/* Memory that the device may only read is no place for a log; one page of it is enough */
-TEST_F_TIMEOUT(log, read_only, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *b = &self->b;
-	const uint64_t page = self->page, pages = b->size / page;
-	uint64_t at;
-
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	for (at = 0; at < pages; at++) {
-		ASSERT_EQ(0, bitmap_unmap(b));
-		ASSERT_EQ(0, map_pages(b, at, VHOST_ACCESS_RO));
-		EXPECT_EQ(-EFAULT, bitmap_log(b)) {
-			TH_LOG("page %llu of %llu is read-only", (unsigned long long)at,
-			       (unsigned long long)pages);
-		}
-		EXPECT_EQ(-EFAULT, log_set(v, b->iova + at * page, page));
-	}
-
-	/* writable is enough: the device does not read what it has logged */
-	ASSERT_EQ(0, bitmap_unmap(b));
-	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, b->iova, b->size, b->words,
-				VHOST_ACCESS_WO));
-	ASSERT_EQ(0, bitmap_log(b));
-	expect_logged(_metadata, b, &self->tx);
-}
-
-static int iotlb_batch(struct vdpa *v, uint32_t asid, uint8_t type)
-{
-	struct vhost_msg_v2 msg = {
-		.type = VHOST_IOTLB_MSG_V2,
-		.asid = asid,
-		.iotlb = { .type = type },
+	struct vq *tx = &self->tx;
+	int tries = QUIET_MS;
+	struct vhost_vdpa_log_read big = {
+		.argsz = sizeof(big),
+		.iova = v->iova,
+		.length = v->mem_size,
+		.page_size = v->mem_size,
+		.bitmap = (uintptr_t)words,
 	};
 
-	return write(v->fd, &msg, sizeof(msg)) == sizeof(msg) ? 0 : -errno;
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_mem(v));
+	ASSERT_EQ(0, tx_send(tx, 3));
+	page = log_page(v, &tx->used->idx);
+	memset(words, 0, sizeof(words));
+	/* the pages beside that one, and then itself; what is beside the bits of a read stays */
+	if (page)
+		ASSERT_EQ(0, log_read(v, v->iova, page * LOG_PAGE, words + 1));
+	EXPECT_FALSE(has_used(tx, words + 1));
+	for (i = 0; i < 3; i++)
+		words[i] = 0x5555555555555554ULL;
+	ASSERT_EQ(0, log_read(v, v->iova + page * LOG_PAGE, LOG_PAGE, words + 1));
+	EXPECT_EQ(0x5555555555555554ULL, words[0]);
+	EXPECT_EQ(0x5555555555555555ULL, words[1]);
+	EXPECT_EQ(0x5555555555555554ULL, words[2]);
+
+	/* a device that is done may still have to write that it wants to be notified */
+	do {
+		sleep_ms(1);
+		memset(words, 0, sizeof(words));
+		ASSERT_EQ(0, log_read_mem(v, words + 1));
+		for (i = 0; i < ARRAY_SIZE(words) && !words[i]; i++)
+			;
+	} while (i < ARRAY_SIZE(words) && tries--);
+	EXPECT_EQ(ARRAY_SIZE(words), i) {
+		TH_LOG("bits that were read are still there");
+	}
+
+	/* a bit may stand for more than a page */
+	ASSERT_EQ(0, tx_send(tx, 3));
+	memset(words, 0, sizeof(words));
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, &big));
+	EXPECT_EQ(1, words[0]);
+	EXPECT_EQ(0, words[1]);
 }
 
-/* While a batch is open nothing new can be logged to, and all the rest goes on */
+/* Other ranges while frames are under way: each used entry has its bit, whatever the order */
+TEST_F_TIMEOUT(log, more_ranges_lose_no_bit, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	const uint64_t far = v->iova + v->mem_size + BIT_ULL(30);
+	const RANGE sets[][3] = {
+		{ self->all },
+		{ self->all, { far, TIB >> 8 } },
+		{ { v->iova, v->mem_size / 2 }, { v->iova + v->mem_size / 2, v->mem_size / 2 },
+		  { 0, v->iova } },
+	};
+	int round, i, n, ret;
+
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_start(v, sets[0], 1));
+	for (round = 0; round < 200; round++) {
+		uint64_t words[LOG_WORDS] = { 0 }, end = deadline(TX_MS);
+		uint16_t from = tx->used_idx;
+
+		post(tx, 1 + rng_below(&self->rng, tx->size));
+		for (i = rng_below(&self->rng, 5); i; i--) {
+			n = rng_below(&self->rng, ARRAY_SIZE(sets));
+			ASSERT_EQ(0, log_start(v, sets[n], n + 1));
+			if (rng_below(&self->rng, 2))
+				ASSERT_EQ(0, log_read_mem(v, words));
+		}
+		while (tx->posted) {
+			ret = vq_reap(tx, NULL);
+			ASSERT_TRUE(ret >= 0 || ret == -EAGAIN);
+			ASSERT_FALSE(expired(end));
+		}
+		ASSERT_EQ(0, log_read_mem(v, words));
+		expect_entries(_metadata, tx, from, words);
+		EXPECT_EQ(0, others(tx, words));
+	}
+}
+
+/* What is in no range has its bit all the same, or is a fault, which is told once, and why */
+TEST_F_TIMEOUT(log, holes, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	const uint64_t used = v->iova + log_page(v, tx->used) * LOG_PAGE, near = 256ULL << 20;
+	const RANGE sets[][2] = {
+		{ { used - near, near }, { used + near, near } },
+		{ { 0, LOG_PAGE }, self->far },
+	};
+	int i;
+
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	for (i = 0; i < ARRAY_SIZE(sets); i++) {
+		ASSERT_EQ(0, log_start(v, sets[i], 2));
+		ASSERT_EQ(0, tx_send(tx, 3));
+		expect_missed(_metadata, tx);
+
+		/* with the hole closed there is no more fault */
+		ASSERT_EQ(0, log_start(v, (RANGE[]){ sets[0][1], { used, near }, sets[0][0] }, 3));
+		expect_logged(_metadata, tx);
+		ASSERT_EQ(0, log_stop(v));
+	}
+}
+
+/* A fault is told by the read that comes next, whatever is before it, and by that one alone */
+TEST_F_TIMEOUT(log, fault, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	uint64_t words[LOG_WORDS] = { 0 };
+	struct vhost_vdpa_log_read *read;
+
+	read = mmap(NULL, LOG_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, read);
+	*read = (struct vhost_vdpa_log_read) {
+		.argsz = sizeof(*read),
+		.iova = v->iova,
+		.length = v->mem_size,
+		.page_size = LOG_PAGE,
+		.bitmap = (uintptr_t)words,
+	};
+
+	/* the log goes on after it, and so does what it cannot log */
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_start(v, &self->far, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
+	expect_missed(_metadata, tx);
+	ASSERT_EQ(0, tx_send(tx, 1));
+	expect_missed(_metadata, tx);
+
+	/* a read that could not tell of it */
+	ASSERT_EQ(0, tx_send(tx, 1));
+	ASSERT_EQ(0, mprotect(read, LOG_PAGE, PROT_READ));
+	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, read));
+	if (!has_used(tx, words))
+		expect_missed(_metadata, tx);
+	munmap(read, LOG_PAGE);
+
+	/* other ranges, in which there is room for what comes then */
+	ASSERT_EQ(0, tx_send(tx, 1));
+	ASSERT_EQ(0, log_mem(v));
+	expect_missed(_metadata, tx);
+	expect_logged(_metadata, tx);
+
+	/* but not the next log */
+	ASSERT_EQ(0, log_stop(v));
+	ASSERT_EQ(0, log_start(v, &self->far, 1));
+	ASSERT_EQ(0, tx_send(tx, 1));
+	ASSERT_EQ(0, log_stop(v));
+	sleep_ms(QUIET_MS);
+	ASSERT_EQ(0, log_mem(v));
+	EXPECT_EQ(0, log_read_mem(v, words));
+	expect_logged(_metadata, tx);
+}
+
+/* A range of 1 TiB, or as much as there can be, with hardly anything in it, and that mapped late */
+TEST_F_TIMEOUT(log, sparse, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	const uint64_t end = v->range.last < TIB ? v->range.last + 1 : TIB;
+	const uint64_t size = end & ~(LOG_PAGE * 128 - 1);
+	const uint64_t high = size / 2, first = high / LOG_PAGE / 64;
+	uint64_t *words, i, n = size / LOG_PAGE / 64, found = 0;
+
+	words = mmap(NULL, n * sizeof(*words), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, words);
+	ASSERT_EQ(0, log_start(v, &(RANGE){ 0, size }, 1));
+	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, high, v->mem_size, v->mem, VHOST_ACCESS_RW));
+	v->iova = high;
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, tx_send(tx, 3));
+	ASSERT_EQ(0, log_read(v, 0, size, words));
+	EXPECT_TRUE(has_used(tx, words + first));
+	EXPECT_EQ(0, others(tx, words + first));
+	for (i = 0; i < n; i++)
+		if (i < first || i >= first + LOG_WORDS)
+			found += !!words[i];
+	EXPECT_EQ(0, found);
+	munmap(words, n * sizeof(*words));
+}
+
+/* A bit is there when what it stands for has been written, never before: the copy is complete */
+TEST_F_TIMEOUT(log, data_before_bits, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	size_t len = (uint8_t *)&tx->used->ring[tx->size] - (uint8_t *)tx->used, at, page;
+	uint64_t end = deadline(TX_MS);
+	uint8_t *copy = calloc(1, v->mem_size);
+	int i, ret = 0;
+
+	ASSERT_NE(NULL, copy);
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_mem(v));
+	memcpy(copy, v->mem, v->mem_size);
+	for (i = 0; i < 2000 || ret == -EAGAIN; i++) {
+		uint64_t words[LOG_WORDS] = { 0 };
+
+		if (i < 2000)
+			post(tx, rng_below(&self->rng, 8));
+		/* none is under way before the last read */
+		while ((ret = vq_reap(tx, NULL)) >= 0)
+			;
+		ASSERT_EQ(-EAGAIN, ret);
+		ASSERT_FALSE(expired(end) && i >= 2000);
+		ret = tx->posted ? -EAGAIN : 0;
+		ASSERT_EQ(0, log_read_mem(v, words));
+		for (page = 0; page < v->mem_size / LOG_PAGE; page++)
+			if (log_has(words, page))
+				memcpy(copy + page * LOG_PAGE, v->mem + page * LOG_PAGE, LOG_PAGE);
+	}
+	at = (uint8_t *)tx->used - v->mem;
+	EXPECT_EQ(0, memcmp(copy + at, v->mem + at, len)) {
+		TH_LOG("a bit came before what it stands for was written");
+	}
+	free(copy);
+}
+
+/* When a suspend returns, the next read has all there is; what starts and ends then does so */
+TEST_F_TIMEOUT(log, suspend, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int i;
+
+	NEED(v, CAP_SUSPEND);
+	NEED(v, CAP_RESUME);
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_mem(v));
+	for (i = 0; i < 10; i++) {
+		uint64_t words[LOG_WORDS] = { 0 }, none[LOG_WORDS] = { 0 };
+		uint16_t from = tx->used_idx;
+
+		post(tx, tx->size);
+		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+		ASSERT_EQ(0, log_read_mem(v, words));
+		while (vq_reap(tx, NULL) >= 0)
+			;
+		if (from != tx->used_idx)
+			expect_entries(_metadata, tx, from, words);
+		sleep_ms(QUIET_MS);
+		ASSERT_EQ(0, log_read_mem(v, words));
+		memset(words, 0, sizeof(words));
+		ASSERT_EQ(0, log_read_mem(v, words));
+		EXPECT_EQ(0, memcmp(words, none, sizeof(words)));
+		if (i % 2) {
+			ASSERT_EQ(0, log_stop(v));
+			ASSERT_EQ(0, log_mem(v));
+		}
+		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
+		ASSERT_EQ(0, tx_send(tx, 0));
+		expect_logged(_metadata, tx);
+	}
+
+	/* with a fault it suspends all the same, and the fault can be read then */
+	ASSERT_EQ(0, log_stop(v));
+	ASSERT_EQ(0, log_start(v, &self->far, 1));
+	ASSERT_EQ(0, tx_send(tx, 3));
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+	expect_missed(_metadata, tx);
+	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
+	ASSERT_EQ(0, tx_send(tx, 3));
+}
+
+/* What was unmapped has its bits in the next read, and is logged again where it is mapped again */
+TEST_F_TIMEOUT(log, unmapped, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int i;
+
+	ASSERT_EQ(0, log_mem(v));
+	for (i = 0; i < 20; i++) {
+		uint64_t words[LOG_WORDS] = { 0 };
+		uint16_t from;
+
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		from = tx->used_idx;
+		ASSERT_EQ(0, tx_send(tx, 1 + rng_below(&self->rng, tx->size)));
+		if (vdpa_can(v, CAP_SUSPEND))
+			ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, v->iova, v->mem_size, NULL, 0));
+		ASSERT_LE(0, log_read_mem(v, words));
+		expect_entries(_metadata, tx, from, words);
+		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, v->iova, v->mem_size, v->mem,
+					VHOST_ACCESS_RW));
+		ASSERT_EQ(0, vdpa_reset(v));
+		ASSERT_EQ(0, log_mem(v));
+	}
+}
+
+static int iotlb_batch(struct vdpa *v, uint8_t type)
+{
+	return vdpa_iotlb(v, type, 0, 0, NULL, 0);
+}
+
+/* While a batch is open the log begins, goes on, and ends as ever */
 TEST_F_TIMEOUT(log, in_a_batch, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	ASSERT_EQ(0, bitmap_unmap(&self->b));
-
-	ASSERT_EQ(0, iotlb_batch(v, 0, VHOST_IOTLB_BATCH_BEGIN));
-	ASSERT_EQ(0, bitmap_map(&self->b));
-	EXPECT_EQ(-EBUSY, bitmap_log(&self->b));
-	EXPECT_EQ(-EBUSY, bitmap_log(&self->a));
-	EXPECT_EQ(0, log_status(v));
-	ASSERT_EQ(0, tx_send(&self->tx, 3));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	EXPECT_NE(0, take(&self->a, &self->tx).used);
-	EXPECT_EQ(-EBUSY, bitmap_log(&self->b));
-	ASSERT_EQ(0, iotlb_batch(v, 0, VHOST_IOTLB_BATCH_END));
-
-	ASSERT_EQ(0, bitmap_log(&self->b));
-	expect_logged(_metadata, &self->b, &self->tx);
-}
-
-/* The bitmap is in the address space that is named, and only what is mapped there counts */
-TEST_F_TIMEOUT(log, other_asid, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *b = &self->b;
-	const uint64_t page = self->page;
-	struct bitmap c = *b;
-
-	NEED(v, CAP_LOG_ASID);
-	c.asid = 1;
-	EXPECT_EQ(-EFAULT, bitmap_log(&c));
-	ASSERT_EQ(0, vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, c.iova + page, c.size - page,
-				     (uint8_t *)c.words + page, VHOST_ACCESS_RW));
-	EXPECT_EQ(-EFAULT, bitmap_log(&c));
-
-	/* the first page of it in one, the rest in the other */
-	ASSERT_EQ(0, bitmap_unmap(b));
-	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, b->iova, page, b->words, VHOST_ACCESS_RW));
-	EXPECT_EQ(-EFAULT, bitmap_log(&c));
-	EXPECT_EQ(-EFAULT, bitmap_log(b));
-	ASSERT_EQ(0, vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, c.iova, page, c.words,
-				     VHOST_ACCESS_RW));
-	EXPECT_EQ(0, bitmap_log(&c));
-	EXPECT_EQ(-EFAULT, bitmap_log(b));
-	EXPECT_EQ(0, log_status(v));
-
-	/* what is unmapped at the same IOVA elsewhere has nothing to do with it */
-	ASSERT_EQ(0, bitmap_unmap(b));
-	EXPECT_EQ(0, log_status(v));
-	ASSERT_EQ(0, bitmap_unmap(&c));
-	expect_fault(_metadata, v);
-	EXPECT_EQ(-EFAULT, bitmap_log(&c));
-}
-
-/* It is of the writes to its address space: those to another are neither logged nor a fault */
-TEST_F_TIMEOUT(log, writes_to_another_asid, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap c = self->b;
-
-	NEED(v, CAP_LOG_ASID);
-	c.asid = 1;
-	ASSERT_EQ(0, bitmap_map(&c));
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(&c));
-	expect_not_logged(_metadata, &c, &self->tx);
-	EXPECT_EQ(0, log_status(v));
-
-	/* nor if there were no room for them */
-	c.size = self->page;
-	ASSERT_EQ(0, bitmap_log(&c));
-	expect_not_logged(_metadata, &c, &self->tx);
-	EXPECT_EQ(0, log_status(v));
-
-	/* over from one address space to the other, and back */
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	expect_logged(_metadata, &self->a, &self->tx);
-	ASSERT_EQ(0, bitmap_log(&c));
-	expect_not_logged(_metadata, &self->a, &self->tx);
-	EXPECT_EQ(0, bitmap_take(&c, NULL, NULL));
-	EXPECT_EQ(0, log_status(v));
-}
-
-static int set_group_asid(struct vdpa *v, uint32_t group, uint32_t asid)
-{
-	struct vhost_vring_state s = { .index = group, .num = asid };
-
-	return vdpa_ioctl(v, VHOST_VDPA_SET_GROUP_ASID, &s);
-}
-
-/* Another address space for a group ends the log; what is refused does not */
-TEST_F_TIMEOUT(log, group_asid, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	EXPECT_GT(0, set_group_asid(v, 1 << 20, 0));
-	EXPECT_GT(0, set_group_asid(v, 0, 1 << 20));
-	if (!vdpa_can(v, CAP_ASID))
-		EXPECT_GT(0, set_group_asid(v, 0, 1));
-	EXPECT_EQ(0, log_status(v));
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	expect_logged(_metadata, &self->a, &self->tx);
-}
-
-/*
- * A group that was given another address space writes there, and the log that ended
- * is to be started in the one or the other. The queues are in group 0, as they are
- * with each parent that has more.
- */
-TEST_F_TIMEOUT(log, group_in_another_asid, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap c = self->b;
-	uint32_t asid;
-
-	NEED(v, CAP_LOG_ASID);
-	c.asid = 1;
-	ASSERT_EQ(0, bitmap_map(&c));
-	ASSERT_EQ(0, vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, v->iova, v->mem_size, v->mem,
-				     VHOST_ACCESS_RW));
-	/* to where it is, elsewhere, and back */
-	for (asid = 0; asid < 3; asid++) {
-		struct bitmap *in = asid == 1 ? &c : &self->a, *out = asid == 1 ? &self->a : &c;
-
-		/* a log of either ends: who is in it, the parent alone could tell */
-		ASSERT_EQ(0, bitmap_log(&self->a));
-		ASSERT_EQ(0, set_group_asid(v, 0, asid % 2));
-		expect_fault(_metadata, v);
-		ASSERT_EQ(0, bitmap_log(&c));
-		ASSERT_EQ(0, set_group_asid(v, 0, asid % 2));
-		expect_fault(_metadata, v);
-
-		ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-		expect_not_logged(_metadata, in, &self->tx);
-		ASSERT_EQ(0, bitmap_log(in));
-		expect_logged(_metadata, in, &self->tx);
-		ASSERT_EQ(0, bitmap_log(out));
-		bitmap_take(in, NULL, NULL);
-		expect_not_logged(_metadata, out, &self->tx);
-		EXPECT_EQ(0, bitmap_take(in, NULL, NULL));
-		ASSERT_EQ(0, log_set(v, 0, 0));
-		EXPECT_EQ(0, log_status(v));
-		ASSERT_EQ(0, vdpa_reset(v));
-	}
-}
-
-/* Whatever is done to mappings that the bitmap is not in, the log goes on */
-TEST_F_TIMEOUT(log, others_are_unmapped, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *a = &self->a, *b = &self->b;
-
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_log(a));
-	ASSERT_EQ(0, bitmap_unmap(b));
-	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, a->iova + a->size, self->page, NULL,
-				0));
-	ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, a->iova - self->page, self->page, NULL,
-				0));
-	ASSERT_EQ(0, bitmap_map(b));
-	/* the one that was in use before is a mapping like any other */
-	expect_logged(_metadata, a, &self->tx);
-	ASSERT_EQ(0, bitmap_log(b));
-	ASSERT_EQ(0, bitmap_unmap(a));
-	expect_logged(_metadata, b, &self->tx);
-	/* refused, as there is a mapping: nothing is unmapped */
-	EXPECT_NE(0, bitmap_map(b));
-	expect_logged(_metadata, b, &self->tx);
-}
-
-/* One page of the bitmap, first, last or between, ends the log; nothing writes there any more */
-TEST_F_TIMEOUT(log, unmapped_in_use, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *a = &self->a;
-	const uint64_t page = self->page, pages = a->size / page;
-	const struct {
-		uint64_t from, count;
-	} part[] = {
-		{ 0, pages }, { 0, 1 }, { pages / 2, 1 }, { pages - 1, 1 }, { pages - 1, 3 },
-	};
-	size_t i;
-
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	/*
-	 * Each page is a mapping of its own. In one piece, unmapping any would unmap
-	 * the page with the bits, and the device would find out by itself.
-	 */
-	ASSERT_EQ(0, bitmap_unmap(a));
-	ASSERT_EQ(0, map_pages(a, NO_PAGE, 0));
-	for (i = 0; i < ARRAY_SIZE(part); i++) {
-		ASSERT_EQ(0, bitmap_log(a));
-		expect_logged(_metadata, a, &self->tx);
-		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, a->iova + part[i].from * page,
-					part[i].count * page, NULL, 0));
-		expect_not_logged(_metadata, a, &self->tx);
-		expect_fault(_metadata, v);
-		EXPECT_EQ(-EFAULT, bitmap_log(a));
-		EXPECT_EQ(0, log_set(v, 0, 0));
-		EXPECT_EQ(0, log_status(v));
-		ASSERT_EQ(0, bitmap_unmap(a));
-		ASSERT_EQ(0, map_pages(a, NO_PAGE, 0));
-	}
-	ASSERT_EQ(0, bitmap_log(a));
-	expect_logged(_metadata, a, &self->tx);
-}
-
-/* Other memory where the bitmap was: that is where the bits are, and no longer in the old one */
-TEST_F_TIMEOUT(log, remapped, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *a = &self->a, *b = &self->b;
+	const RANGE both[] = { self->all, { v->iova + 2 * v->mem_size, v->mem_size } };
 	int i;
 
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, bitmap_unmap(b));
-	b->iova = a->iova;
-	for (i = 0; i < 10; i++) {
-		struct bitmap *now = i % 2 ? b : a, *before = i % 2 ? a : b;
-
-		ASSERT_EQ(0, bitmap_log(now));
-		expect_logged(_metadata, now, &self->tx);
-		EXPECT_EQ(0, bitmap_take(before, NULL, NULL)) {
-			TH_LOG("the device writes to memory that is unmapped");
-		}
-		if (i % 4 < 2)	/* else the log ends by the unmap */
-			ASSERT_EQ(0, log_set(v, 0, 0));
-		ASSERT_EQ(0, bitmap_unmap(now));
-		ASSERT_EQ(0, bitmap_map(before));
-		if (i % 4 >= 2)
-			expect_fault(_metadata, v);
+	for (i = 0; i < 4; i++) {
+		if (i % 2)
+			ASSERT_EQ(0, log_mem(v));
+		ASSERT_EQ(0, iotlb_batch(v, VHOST_IOTLB_BATCH_BEGIN));
+		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, both[1].iova, both[1].length, v->mem,
+					VHOST_ACCESS_RW));
+		ASSERT_EQ(0, log_start(v, both, 2));
+		expect_logged(_metadata, &self->tx);
+		if (i >= 2)
+			ASSERT_EQ(0, log_stop(v));
+		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, both[1].iova, both[1].length,
+					NULL, 0));
+		ASSERT_EQ(0, iotlb_batch(v, VHOST_IOTLB_BATCH_END));
+		ASSERT_EQ(0, log_mem(v));
+		expect_logged(_metadata, &self->tx);
+		ASSERT_EQ(0, log_stop(v));
 	}
 }
 
-/* Maps @size bytes, with @b at their beginning; returns where their memory is, twice as much */
-static uint8_t *map_huge(struct bitmap *b, uint64_t size, int flags)
-{
-	uint8_t *mem, *huge;
-
-	mem = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
-	if (mem == MAP_FAILED)
-		return mem;
-	huge = (uint8_t *)(((uintptr_t)mem + size - 1) & ~(size - 1));
-	/* contiguous if the kernel has it so; in any case most of it is in some runs of pages */
-	madvise(huge, size, MADV_HUGEPAGE);
-	memset(huge, 0, size);
-	b->words = (uint64_t *)huge;
-	if (vdpa_iotlb(b->v, VHOST_IOTLB_UPDATE, b->iova, size, huge, VHOST_ACCESS_RW)) {
-		munmap(mem, 2 * size);
-		return MAP_FAILED;
-	}
-	return mem;
-}
-
-/*
- * Mappings are removed as a whole, contiguous memory being one. So a page that
- * the bitmap is not in may take the bitmap away. Whether it does, the log tells.
- */
-TEST_F_TIMEOUT(log, unmapped_with_its_neighbour, TEST_SECONDS)
-{
-	const uint64_t iova = 2 * LOG_IOVA, size = 2UL << 20, page = self->page;
-	struct vdpa *v = &self->v;
-	struct bitmap c = { .v = v, .iova = iova, .size = self->a.size };
-	uint8_t *mem;
-	uint64_t last;
-	int fault;
-
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	mem = map_huge(&c, size, MAP_PRIVATE);
-	ASSERT_NE(MAP_FAILED, mem);
-	if (bitmap_log(&c)) {
-		/* a parent on virtual addresses has mapped nothing: it takes no other than this */
-		munmap(mem, 2 * size);
-		mem = map_huge(&c, size, MAP_SHARED);
-		ASSERT_NE(MAP_FAILED, mem);
-	}
-	ASSERT_EQ(0, bitmap_log(&c));
-	for (last = iova + size - page; last >= iova; last -= page) {
-		expect_logged(_metadata, &c, &self->tx);
-		ASSERT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, last, page, NULL, 0));
-		fault = log_status(v);
-		if (fault)
-			break;
-		/* it is all there still: it can be set anew */
-		ASSERT_EQ(0, bitmap_log(&c));
-	}
-	EXPECT_EQ(VHOST_VDPA_LOG_F_FAULT, fault);
-	EXPECT_EQ(-EFAULT, bitmap_log(&c));
-	expect_not_logged(_metadata, &c, &self->tx);
-	EXPECT_EQ(0, log_status(v));
-	munmap(mem, 2 * size);
-}
-
-struct flip {
-	struct bitmap *b;
+struct reader {
+	struct vdpa *v;
+	uint64_t words[LOG_WORDS];
+	uint32_t reads;
 	bool stop;
-	uint32_t logged, refused;
 	int error;
 };
 
-/* Sets the log again and again, whatever becomes of its mapping */
-static void *keep_logging(void *arg)
+/* Starts and reads again and again, whatever is mapped */
+static void *keep_reading(void *arg)
 {
-	struct flip *f = arg;
+	struct reader *r = arg;
 	int ret;
 
-	while (!__atomic_load_n(&f->stop, __ATOMIC_ACQUIRE)) {
-		ret = bitmap_log(f->b);
+	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
+		ret = log_mem(r->v);
 		if (!ret)
-			f->logged++;
-		else if (ret == -EFAULT)
-			f->refused++;
-		else
-			f->error = ret;
-		bitmap_take(f->b, NULL, NULL);
+			ret = log_read_mem(r->v, r->words);
+		if (ret)
+			r->error = ret;
+		r->reads++;
 	}
 	return NULL;
 }
 
-/* The same with mapping, logging and sending at once */
-TEST_F_TIMEOUT(log, unmapped_under_load, TEST_SECONDS)
+/* Memory beside it comes and goes while frames are under way, and each has its bit */
+TEST_F_TIMEOUT(log, others_are_unmapped, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-	struct flip f = { .b = &self->a };
+	struct vq *tx = &self->tx;
+	struct reader r = { .v = v };
+	const uint64_t beside = v->iova + v->mem_size;
 	pthread_t thread;
-	int i, status;
-
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	ASSERT_EQ(0, pthread_create(&thread, NULL, keep_logging, &f));
-	for (i = 0; i < 200; i++) {
-		EXPECT_EQ(0, bitmap_unmap(&self->a));
-		EXPECT_EQ(0, tx_send(&self->tx, rng_below(&self->rng, 4)));
-		EXPECT_EQ(0, bitmap_map(&self->a));
-		EXPECT_EQ(0, tx_send(&self->tx, rng_below(&self->rng, 4)));
-	}
-	__atomic_store_n(&f.stop, true, __ATOMIC_RELEASE);
-	ASSERT_EQ(0, pthread_join(thread, NULL));
-	EXPECT_EQ(0, f.error);
-	EXPECT_NE(0, f.logged);
-
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	status = log_status(v);
-	EXPECT_TRUE(status == 0 || status == VHOST_VDPA_LOG_F_FAULT);
-	expect_logged(_metadata, &self->a, &self->tx);
-}
-
-/* All pages of the used ring that have been written since the last time */
-static void expect_used_pages(struct __test_metadata *_metadata, struct vq *q, uint16_t from,
-			      const uint8_t *bits)
-{
-	uint64_t first = vdpa_iova(q->v, q->used) / LOG_PAGE;
-	uint16_t i;
-
-	EXPECT_TRUE(bits[0]) {
-		TH_LOG("the used index was written, and has no bit");
-	}
-	for (i = from; i != q->used_idx; i++) {
-		uint64_t at = vdpa_iova(q->v, &q->used->ring[i % q->size]);
-
-		ASSERT_TRUE(bits[at / LOG_PAGE - first]) {
-			TH_LOG("used entry %u was written, and has no bit", i);
-		}
-	}
-}
-
-struct pages {
-	uint64_t first;
-	uint8_t bits[16];
-	size_t others;
-};
-
-static void mark(void *arg, uint64_t page)
-{
-	struct pages *p = arg;
-
-	if (page - p->first < ARRAY_SIZE(p->bits))
-		p->bits[page - p->first] = 1;
-	else if (!is_rx(page))
-		p->others++;
-}
-
-/*
- * Over to the other bitmap while the device is at work: each write has its bit
- * in the one or the other, and the one that was left is complete and still.
- */
-TEST_F_TIMEOUT(log, switched_under_load, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	struct bitmap *map[2] = { &self->a, &self->b };
-	struct vq q;
-	int round, i, on = 0;
-
-	/* a ring of several pages where there can be one */
-	ASSERT_EQ(0, vq_init(&q, v, 1, v->vq_max, 1, 128, false));
-	ASSERT_EQ(0, tx_start(v, &rx, &q));
-	ASSERT_EQ(0, bitmap_log(map[on]));
-	for (round = 0; round < 300; round++) {
-		struct pages p = { .first = vdpa_iova(v, q.used) / LOG_PAGE };
-		uint16_t from = q.used_idx;
-		int slot, n = 1 + rng_below(&self->rng, q.size);
-		uint64_t end = deadline(TX_MS);
-
-		for (i = 0; i < n && (slot = vq_free_slot(&q)) >= 0; i++) {
-			memset(vq_buf(&q, slot), 0, TX_FRAME_LEN);
-			vq_post(&q, slot, TX_FRAME_LEN);
-		}
-		vq_kick(&q);
-		for (i = rng_below(&self->rng, 4); i; i--) {
-			on = !on;
-			ASSERT_EQ(0, bitmap_log(map[on]));
-			bitmap_take(map[!on], mark, &p);
-			/* a VMM unmaps it now */
-			EXPECT_EQ(0, bitmap_take(map[!on], mark, &p)) {
-				TH_LOG("a bitmap is written after the switch to another");
-			}
-		}
-		while (q.posted) {
-			int ret = vq_reap(&q, NULL);
-
-			ASSERT_TRUE(ret >= 0 || ret == -EAGAIN);
-			ASSERT_FALSE(expired(end));
-		}
-		on = !on;
-		ASSERT_EQ(0, bitmap_log(map[on]));
-		bitmap_take(map[!on], mark, &p);
-		expect_used_pages(_metadata, &q, from, p.bits);
-		EXPECT_EQ(0, p.others);
-	}
-	EXPECT_EQ(0, log_status(v));
-	vq_free(&q);
-}
-
-/* A close ends the log; the next one has neither it nor its fault, and its memory is let be */
-TEST_F_TIMEOUT(log, closed_in_use, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
 	int i;
 
-	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-		ASSERT_EQ(0, bitmap_log(&self->a));
-		if (i == 1)	/* with a fault that nobody has asked for */
-			ASSERT_EQ(0, log_set(v, LOG_IOVA, self->page));
-		ASSERT_EQ(0, tx_send(&self->tx, 3));
-		if (i == 2 && vdpa_can(v, CAP_SUSPEND))
-			ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-		ASSERT_EQ(0, vdpa_reopen(v));
-		EXPECT_EQ(0, log_status(v));
-		EXPECT_EQ(-EFAULT, bitmap_log(&self->a));
-		ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-		expect_not_logged(_metadata, &self->a, &self->tx);
-		/* not even where the old one was */
-		ASSERT_EQ(0, bitmap_map(&self->a));
-		expect_not_logged(_metadata, &self->a, &self->tx);
-		EXPECT_EQ(0, log_status(v));
-		ASSERT_EQ(0, vdpa_reset(v));
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	ASSERT_EQ(0, log_mem(v));
+	for (i = 0; i < 20; i++) {
+		uint16_t from = tx->used_idx;
+		int n;
+
+		r.stop = false;
+		memset(r.words, 0, sizeof(r.words));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, keep_reading, &r));
+		for (n = 0; n < 10; n++) {
+			EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, beside, v->mem_size, v->mem,
+						VHOST_ACCESS_RW));
+			EXPECT_EQ(0, tx_send(tx, rng_below(&self->rng, 4)));
+			EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, beside, v->mem_size,
+						NULL, 0));
+			EXPECT_EQ(0, tx_send(tx, 1 + rng_below(&self->rng, 4)));
+		}
+		__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		ASSERT_EQ(0, log_read_mem(v, r.words));
+		expect_entries(_metadata, tx, from, r.words);
+		EXPECT_EQ(0, others(tx, r.words));
 	}
-}
-
-/* So does the end of the process, killed in the middle of it */
-TEST_F_TIMEOUT(log, killed_in_use, TEST_SECONDS)
-{
-	struct vdpa *v = &self->v;
-	pid_t pid;
-	int status;
-
-	vdpa_close(v);
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		struct vq tx;
-
-		if (vdpa_open(v) || vdpa_mem_init(v, VDPA_IOVA) || bitmap_map(&self->a) ||
-		    vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true) ||
-		    vq_init(&tx, v, 1, RING, 1, VQ_BUF_SIZE, false) ||
-		    bitmap_log(&self->a) || tx_start(v, &rx, &tx) || tx_send(&tx, 3) ||
-		    bitmap_log(&self->a) || !take(&self->a, &tx).used)
-			_exit(1);
-		while (vq_free_slot(&tx) >= 0)
-			vq_post(&tx, vq_free_slot(&tx), TX_FRAME_LEN);
-		vq_kick(&tx);
-		kill(getpid(), SIGKILL);
-	}
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	ASSERT_TRUE(WIFSIGNALED(status)) {
-		TH_LOG("exit status %d", WEXITSTATUS(status));
-	}
-
-	vq_free(&rx);
-	vq_free(&self->tx);
-	ASSERT_EQ(0, vdpa_open(v));
-	EXPECT_EQ(0, log_status(v));
-	EXPECT_EQ(0, vdpa_get_status(v));
-	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
-	ASSERT_EQ(0, vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true));
-	ASSERT_EQ(0, vq_init(&self->tx, v, 1, RING, 1, VQ_BUF_SIZE, false));
-	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-	expect_not_logged(_metadata, &self->a, &self->tx);
-	ASSERT_EQ(0, bitmap_map(&self->a));
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	expect_logged(_metadata, &self->a, &self->tx);
+	EXPECT_EQ(0, r.error);
+	EXPECT_NE(0, r.reads);
 }
 
 /* At any time: before there is a driver, at each step of its start, while it runs */
@@ -913,207 +757,264 @@ TEST_F_TIMEOUT(log, before_driver_ok, TEST_SECONDS)
 		vq_set_start(&rx, 0);
 		vq_set_start(tx, 0);
 		if (step == 0)
-			ASSERT_EQ(0, bitmap_log(&self->a));
+			ASSERT_EQ(0, log_mem(v));
 		ASSERT_EQ(0, vdpa_negotiate(v, MUST_HAVE));
 		if (step == 1)
-			ASSERT_EQ(0, bitmap_log(&self->a));
+			ASSERT_EQ(0, log_mem(v));
 		ASSERT_EQ(0, vq_setup(&rx, 0));
 		ASSERT_EQ(0, vq_setup(tx, 0));
 		if (step == 2)
-			ASSERT_EQ(0, bitmap_log(&self->a));
+			ASSERT_EQ(0, log_mem(v));
 		ASSERT_EQ(0, vq_enable(&rx, true));
 		ASSERT_EQ(0, vq_enable(tx, true));
 		if (step == 3)
-			ASSERT_EQ(0, bitmap_log(&self->a));
+			ASSERT_EQ(0, log_mem(v));
 		ASSERT_EQ(0, vdpa_set_status(v, DRV_OK));
 		if (step == 4)
-			ASSERT_EQ(0, bitmap_log(&self->a));
-		expect_logged(_metadata, &self->a, tx);
-		ASSERT_EQ(0, log_set(v, 0, 0));
-		expect_not_logged(_metadata, &self->a, tx);
+			ASSERT_EQ(0, log_mem(v));
+		expect_logged(_metadata, tx);
+		ASSERT_EQ(0, log_stop(v));
 		ASSERT_EQ(0, vdpa_reset(v));
-		EXPECT_EQ(0, log_status(v));
 	}
 }
 
-/* A reset ends a log, and says so; one that is off has nothing to say */
-TEST_F_TIMEOUT(log, reset, TEST_SECONDS)
+/*
+ * A reset ends it, and a close, with a fault that nobody has asked for, and suspended. Nothing of
+ * it is there in the next one, nor of the last VMM.
+ */
+TEST_F_TIMEOUT(log, reset_and_close, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-	bool persist = v->backend & BIT_ULL(VHOST_BACKEND_F_IOTLB_PERSIST);
+	struct vq *tx = &self->tx;
 	int i;
 
-	for (i = 0; i < 3; i++) {
-		if (i)	/* first without a driver */
-			ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-		ASSERT_EQ(0, bitmap_log(&self->a));
-		if (i == 2 && vdpa_can(v, CAP_SUSPEND))
+	for (i = 0; i < 6; i++) {
+		uint64_t words[LOG_WORDS] = { 0 };
+
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		ASSERT_EQ(0, log_start(v, i / 2 == 1 ? &self->far : &self->all, 1));
+		ASSERT_EQ(0, tx_send(tx, 3));
+		if (i / 2 == 2 && vdpa_can(v, CAP_SUSPEND))
 			ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
+		ASSERT_EQ(0, i % 2 ? vdpa_reopen(v) : vdpa_reset(v));
+		EXPECT_EQ(-ENODATA, log_read_mem(v, words));
+		EXPECT_EQ(0, log_stop(v));
+		ASSERT_EQ(0, log_mem(v));
+		ASSERT_EQ(0, log_read_mem(v, words));
+		EXPECT_FALSE(has_used(tx, words));
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		expect_logged(_metadata, tx);
 		ASSERT_EQ(0, vdpa_reset(v));
-		if (!persist)
-			ASSERT_EQ(0, bitmap_map(&self->a));
-		ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
-		expect_not_logged(_metadata, &self->a, &self->tx);
-		expect_fault(_metadata, v);
-		ASSERT_EQ(0, bitmap_log(&self->a));
-		expect_logged(_metadata, &self->a, &self->tx);
-		ASSERT_EQ(0, log_set(v, 0, 0));
-		ASSERT_EQ(0, vdpa_reset(v));
-		EXPECT_EQ(0, log_status(v));
 	}
 }
 
-/* Suspended or not, it is started, switched, stopped; and nothing about it stops a suspend */
-TEST_F_TIMEOUT(log, suspend, TEST_SECONDS)
+/* So does the end of the process, killed in the middle of it */
+TEST_F_TIMEOUT(log, killed_in_use, TEST_SECONDS)
+{
+	uint64_t words[LOG_WORDS] = { 0 };
+	struct vdpa *v = &self->v;
+	struct vq *tx = &self->tx;
+	int status;
+	pid_t pid;
+
+	vdpa_close(v);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (vdpa_open(v) || vdpa_mem_init(v, VDPA_IOVA) ||
+		    vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true) ||
+		    vq_init(tx, v, 1, RING, 1, 128, false) || log_mem(v) ||
+		    tx_start(v, &rx, tx) || tx_send(tx, 3) || log_read_mem(v, words) ||
+		    !has_used(tx, words))
+			_exit(1);
+		post(tx, tx->size);
+		kill(getpid(), SIGKILL);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFSIGNALED(status)) {
+		TH_LOG("exit status %d", WEXITSTATUS(status));
+	}
+
+	vq_free(&rx);
+	vq_free(tx);
+	ASSERT_EQ(0, vdpa_open(v));
+	EXPECT_EQ(-ENODATA, log_read_mem(v, words));
+	EXPECT_EQ(0, vdpa_get_status(v));
+	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
+	ASSERT_EQ(0, vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true));
+	ASSERT_EQ(0, vq_init(tx, v, 1, RING, 1, 128, false));
+	ASSERT_EQ(0, log_mem(v));
+	ASSERT_EQ(0, log_read_mem(v, words));
+	EXPECT_FALSE(has_used(tx, words));
+	ASSERT_EQ(0, tx_start(v, &rx, tx));
+	expect_logged(_metadata, tx);
+}
+
+static int set_group_asid(struct vdpa *v, uint32_t group, uint32_t asid)
+{
+	struct vhost_vring_state s = { .index = group, .num = asid };
+
+	return vdpa_ioctl(v, VHOST_VDPA_SET_GROUP_ASID, &s);
+}
+
+/* While it is on no group is moved away from what is logged */
+TEST_F_TIMEOUT(log, group_asid, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+
+	ASSERT_EQ(0, log_mem(v));
+	EXPECT_GT(0, set_group_asid(v, 1 << 20, 0));
+	EXPECT_GT(0, set_group_asid(v, 0, 1 << 20));
+	EXPECT_EQ(-EBUSY, set_group_asid(v, 0, 0));
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	expect_logged(_metadata, &self->tx);
+}
+
+/* An address space that the device does not write to cannot be logged, or has no bits */
+TEST_F_TIMEOUT(log, other_asid, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	int ret;
+
+	NEED(v, CAP_ASID);
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ret = log_start_asid(v, 1, &self->all, 1);
+	EXPECT_TRUE(!ret || (ret == -EINVAL && !vdpa_can(v, CAP_LOG_ASID)));
+	if (!ret) {
+		expect_not_logged(_metadata, &self->tx);
+		/* nor is it a fault if they were in no range */
+		ASSERT_EQ(0, log_start_asid(v, 1, &self->far, 1));
+		expect_not_logged(_metadata, &self->tx);
+		EXPECT_EQ(-EBUSY, log_mem(v));
+		ASSERT_EQ(0, log_stop(v));
+	}
+	ASSERT_EQ(0, log_mem(v));
+	expect_logged(_metadata, &self->tx);
+	EXPECT_GT(0, log_start_asid(v, 1, &self->all, 1));
+	expect_logged(_metadata, &self->tx);
+}
+
+/* Where a group has been moved to, its writes are logged; the queues are in group 0 */
+TEST_F_TIMEOUT(log, group_in_another_asid, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+	uint32_t asid;
+
+	NEED(v, CAP_LOG_ASID);
+	ASSERT_EQ(0, vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, v->iova, v->mem_size, v->mem,
+				     VHOST_ACCESS_RW));
+	/* to where it is, elsewhere, and back */
+	for (asid = 0; asid < 3; asid++) {
+		ASSERT_EQ(0, set_group_asid(v, 0, asid % 2));
+		ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+		ASSERT_EQ(0, log_start_asid(v, asid % 2, &self->all, 1));
+		expect_logged(_metadata, &self->tx);
+		ASSERT_EQ(0, log_stop(v));
+		ASSERT_EQ(0, log_start_asid(v, !(asid % 2), &self->all, 1));
+		expect_not_logged(_metadata, &self->tx);
+		ASSERT_EQ(0, vdpa_reset(v));
+	}
+}
+
+/*
+ * A guest that makes a ring of where nothing can be mapped reaches the bits of its own log at most.
+ * With one of 4 KiB for each page, as a device that writes an array of them has it, those of the
+ * tests' memory are where the used ring is.
+ */
+TEST_F_TIMEOUT(log, ring_out_of_reach, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vq *tx = &self->tx;
-	size_t used;
+	uint64_t words[LOG_WORDS] = { 0 };
+	uint64_t end = v->range.last == ~0ULL ? BIT_ULL(46) : v->range.last + 1;
+	struct vhost_vring_addr addr = {
+		.index = tx->index,
+		.desc_user_addr = vdpa_iova(v, tx->desc),
+		.avail_user_addr = vdpa_iova(v, tx->avail),
+		.used_user_addr = end + v->iova / LOG_PAGE / 8,
+	};
 	int i;
 
-	NEED(v, CAP_SUSPEND);
-	NEED(v, CAP_RESUME);
-	ASSERT_EQ(0, tx_start(v, &rx, tx));
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	for (i = 0; i < 10; i++) {
-		/* with frames under way: when it returns, their bits are there, and all of them */
-		while (vq_free_slot(tx) >= 0)
-			vq_post(tx, vq_free_slot(tx), TX_FRAME_LEN);
-		vq_kick(tx);
-		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-		used = take(&self->a, tx).used;
-		EXPECT_TRUE(used || vq_device_used(tx) == tx->used_idx) {
-			TH_LOG("used entries were written before the suspend, and have no bit");
-		}
+	for (i = 0; i < 2; i++) {
+		vq_set_start(tx, 0);
+		ASSERT_EQ(0, log_mem(v));
+		ASSERT_EQ(0, vdpa_negotiate(v, MUST_HAVE));
+		ASSERT_EQ(0, vq_setup(tx, 0));
+		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_VRING_ADDR, &addr));
+		ASSERT_EQ(0, vq_enable(tx, true));
+		ASSERT_EQ(0, vdpa_set_status(v, DRV_OK));
+		post(tx, tx->size);
 		sleep_ms(QUIET_MS);
-		EXPECT_EQ(0, bitmap_take(&self->a, NULL, NULL));
-		ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-		ASSERT_EQ(0, tx_send(tx, 0));
-		expect_logged(_metadata, &self->a, tx);
+		EXPECT_LE(0, log_read_mem(v, words));
+
+		/* and the next one has none of that */
+		ASSERT_EQ(0, vdpa_reset(v));
+		ASSERT_EQ(0, log_mem(v));
+		ASSERT_EQ(0, tx_start(v, &rx, tx));
+		expect_logged(_metadata, tx);
+		ASSERT_EQ(0, vdpa_reset(v));
 	}
-
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-	ASSERT_EQ(0, bitmap_log(&self->b));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-	bitmap_take(&self->a, NULL, NULL);
-	expect_logged(_metadata, &self->b, tx);
-	EXPECT_EQ(0, bitmap_take(&self->a, NULL, NULL));
-
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-	expect_not_logged(_metadata, &self->b, tx);
-
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-	expect_logged(_metadata, &self->a, tx);
-
-	/* a log that has ended, and one with a fault: it suspends all the same */
-	ASSERT_EQ(0, bitmap_unmap(&self->a));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-	expect_fault(_metadata, v);
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-	ASSERT_EQ(0, log_set(v, self->b.iova, self->page));
-	ASSERT_EQ(0, tx_send(tx, 3));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_SUSPEND, NULL));
-	expect_fault(_metadata, v);
-	/* and can be unmapped while it is suspended */
-	ASSERT_EQ(0, bitmap_unmap(&self->b));
-	expect_fault(_metadata, v);
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_RESUME, NULL));
-	ASSERT_EQ(0, tx_send(tx, 3));
 }
 
-/* A page past the end of the bitmap is a fault, that stays until it is read, and only so long */
-TEST_F_TIMEOUT(log, fault, TEST_SECONDS)
+#define CGROUP		"/tmp/vdpa-log"
+#define SPREAD		600	/* mappings, each of which needs other memory for its bits */
+#define APART		(128ULL << 20)
+
+/* @limit: in bytes, or "max" */
+static int limit_memory(const char *limit)
 {
-	struct vdpa *v = &self->v;
-	struct vq *tx = &self->tx;
-	const uint64_t page = self->page;
-
-	/* one page of bits ends far below the tests' memory */
-	ASSERT_LT(page * 8 * LOG_PAGE, VDPA_IOVA);
-	ASSERT_EQ(0, tx_start(v, &rx, tx));
-	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	expect_no_fault(_metadata, v);
-	ASSERT_EQ(0, tx_send(tx, 1));
-	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	expect_fault(_metadata, v);
-	EXPECT_EQ(0, bitmap_take(&self->a, NULL, NULL));
-
-	/* the log goes on, and so does what it cannot log */
-	ASSERT_EQ(0, tx_send(tx, 1));
-	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	expect_fault(_metadata, v);
-
-	/* it outlives a switch to a bitmap that has room, a stop and a start */
-	ASSERT_EQ(0, tx_send(tx, 1));
-	ASSERT_EQ(0, bitmap_log(&self->b));
-	ASSERT_EQ(0, bitmap_log(&self->a));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	ASSERT_EQ(0, bitmap_log(&self->b));
-	ASSERT_EQ(0, tx_send(tx, 1));
-	expect_fault(_metadata, v);
-	expect_logged(_metadata, &self->b, tx);
-
-	/* a reset, also when the log was off by then */
-	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	ASSERT_EQ(0, tx_send(tx, 1));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	ASSERT_EQ(0, vdpa_reset(v));
-	ASSERT_EQ(0, tx_start(v, &rx, tx));
-	ASSERT_EQ(0, tx_send(tx, 1));
-	expect_fault(_metadata, v);
-
-	/* and the feature that is taken back and acked again */
-	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	ASSERT_EQ(0, tx_send(tx, 1));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &(uint64_t){ 0 }));
-	EXPECT_EQ(-EOPNOTSUPP, log_status(v));
-	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend));
-	expect_fault(_metadata, v);
-
-	/* a read that went wrong has not taken it */
-	ASSERT_EQ(0, log_set(v, LOG_IOVA, page));
-	ASSERT_EQ(0, tx_send(tx, 1));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_GET_LOG_STATUS, NULL));
-	expect_fault(_metadata, v);
+	mkdir(CGROUP, 0700);
+	if (access(CGROUP "/cgroup.procs", F_OK) && mount("none", CGROUP, "cgroup2", 0, NULL))
+		return -errno;
+	vdpa_write_file(CGROUP "/cgroup.subtree_control", "+memory");
+	mkdir(CGROUP "/vdpa-log", 0700);
+	return vdpa_write_file(CGROUP "/vdpa-log/memory.max", limit) ?:
+	       vdpa_write_file(CGROUP "/vdpa-log/cgroup.procs", "0");
 }
 
-/* A guest that makes the bitmap a ring writes bits, and that is all it does */
-TEST_F_TIMEOUT(log, ring_in_the_bitmap, TEST_SECONDS)
+static void unlimit_memory(void)
 {
+	vdpa_write_file(CGROUP "/cgroup.procs", "0");
+	rmdir(CGROUP "/vdpa-log");
+	umount(CGROUP);
+	rmdir(CGROUP);
+}
+
+static int map_spread(struct vdpa *v, uint64_t iova)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < SPREAD && !ret; i++)
+		ret = vdpa_iotlb(v, VHOST_IOTLB_UPDATE, iova + i * APART, LOG_PAGE, v->mem,
+				 VHOST_ACCESS_RW);
+	return ret;
+}
+
+/* Too little memory for bits is an error of the start, and no more than that */
+TEST_F_TIMEOUT(log, memory_limit, TEST_SECONDS)
+{
+	const RANGE some = { 0, BIT_ULL(38) };
+	uint64_t words[LOG_WORDS] = { 0 };
 	struct vdpa *v = &self->v;
-	struct vq *tx = &self->tx;
-	uint64_t bytes = (v->iova + v->mem_size) / LOG_PAGE / 8, i;
-	uint64_t size = (bytes + self->page) / self->page * self->page, ring;
-	uint8_t *bits;
+	int ret;
 
-	/* the ring is at the start of the tests' memory, which is now the bitmap */
-	ASSERT_LE(size, v->mem_size);
-	bits = v->mem + v->iova / LOG_PAGE / 8;
-	ASSERT_LT(vq_buf(tx, tx->slots), bits);
-	ASSERT_EQ(0, tx_start(v, &rx, tx));
-
-	/* no fault either where the bitmap has no bits for the pages that it is in */
-	ring = (vq_buf(tx, 0) - v->mem + self->page - 1) / self->page * self->page;
-	ASSERT_LT(ring * 8 * LOG_PAGE, v->iova);
-	ASSERT_EQ(0, log_set(v, v->iova, ring));
-	ASSERT_EQ(0, tx_send(tx, 100));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	EXPECT_EQ(0, log_status(v));
-
-	ASSERT_EQ(0, log_set(v, v->iova, size));
-	ASSERT_EQ(0, tx_send(tx, 100));
-	ASSERT_EQ(0, log_set(v, 0, 0));
-	EXPECT_EQ(0, log_status(v));
-	for (i = size / LOG_PAGE; i < v->mem_size / LOG_PAGE; i++)
-		EXPECT_FALSE(bits[i / 8] & 1 << i % 8) {
-			TH_LOG("page %llu has a bit", (unsigned long long)i);
-		}
+	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
+	ASSERT_EQ(0, map_spread(v, BIT_ULL(36)));
+	if (limit_memory("1M"))
+		SKIP(return, "the kernel lacks: a memory cgroup to limit");
+	/* a parent may need it when the device writes, and not before */
+	ret = log_start(v, &some, 1);
+	EXPECT_TRUE(!ret || ret == -ENOMEM) {
+		TH_LOG("the start fails with %d", ret);
+	}
+	TH_LOG("limit: %s", ret ? "the start has failed" : "the start has succeeded");
+	if (ret)
+		EXPECT_EQ(-ENODATA, log_read_mem(v, words));
+	ASSERT_EQ(0, limit_memory("max"));
+	ASSERT_EQ(0, tx_send(&self->tx, 3));
+	ASSERT_EQ(0, log_start(v, &some, 1));
+	expect_logged(_metadata, &self->tx);
+	unlimit_memory();
 }
 
 TEST_HARNESS_MAIN

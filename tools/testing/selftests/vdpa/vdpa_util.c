@@ -99,7 +99,7 @@ static int open_owned(struct vdpa *v)
 	if (ret)
 		goto err;
 	v->backend &= (BIT_ULL(VHOST_BACKEND_F_IOTLB_PERSIST + 1) - 1) |
-		      BIT_ULL(VHOST_BACKEND_F_LOG_RANGES) | BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG);
+		      BIT_ULL(VHOST_BACKEND_F_LOG_RANGES);
 	ret = vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &v->backend);
 	if (ret)
 		goto err;

@@ -47,9 +47,8 @@ enum vdpa_cap {
 	CAP_WIRE,		/* frames come back, from a peer or a loopback */
 	CAP_PEER,		/* a wire_peer is on the wire */
 	CAP_LINK,		/* the peer can take the link down and up */
-	CAP_LOG,		/* VHOST_BACKEND_F_DIRTY_LOG */
+	CAP_LOG,		/* VHOST_BACKEND_F_LOG_RANGES */
 	CAP_LOG_ASID,		/* in any address space, whoever writes there */
-	CAP_LOG_RANGES,		/* VHOST_BACKEND_F_LOG_RANGES */
 	CAP_ASID,		/* more than one address space */
 	CAP_CTRL,		/* a control virtqueue, split, in a group of its own */
 	CAP_CTRL_STRICT,	/* which says what is wrong, and which a reset makes forget */

@@ -119,22 +119,22 @@ TEST_F(device, backend_features)
  */
 TEST_F(device, dirty_log_without_its_feature)
 {
-	struct vhost_vdpa_log log = { };
+	const struct vhost_vdpa_log_range all = { 0, LOG_PAGE };
 	struct vdpa *v = &self->v;
-	uint64_t with = BIT_ULL(VHOST_BACKEND_F_IOTLB_MSG_V2) | BIT_ULL(VHOST_BACKEND_F_DIRTY_LOG);
-	uint64_t without = BIT_ULL(VHOST_BACKEND_F_IOTLB_MSG_V2);
-	uint32_t status = 0;
+	uint64_t with = BIT_ULL(VHOST_BACKEND_F_IOTLB_MSG_V2) | BIT_ULL(VHOST_BACKEND_F_LOG_RANGES);
+	uint64_t without = BIT_ULL(VHOST_BACKEND_F_IOTLB_MSG_V2), word = 0;
 	int ret;
 
 	if (!vdpa_can(v, CAP_LOG))
 		EXPECT_EQ(-EOPNOTSUPP, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &with));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
-	ret = vdpa_ioctl(v, VHOST_VDPA_SET_LOG, &log);
+	ret = log_start(v, &all, 1);
 	EXPECT_TRUE(ret == -EOPNOTSUPP || (ret == -ENOTTY && !vdpa_can(v, CAP_LOG))) {
-		TH_LOG("VHOST_VDPA_SET_LOG: %d", ret);
+		TH_LOG("VHOST_VDPA_LOG_START: %d", ret);
 	}
-	EXPECT_EQ(ret, vdpa_ioctl(v, VHOST_VDPA_GET_LOG_STATUS, &status));
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(ret, log_read(v, 0, LOG_PAGE, &word));
+	EXPECT_EQ(ret, log_stop(v));
+	EXPECT_EQ(0, word);
 }
 
 /* What a migration needs of a parent that says it can do it */
