@@ -120,8 +120,10 @@ static void expect_not_logged(struct __test_metadata *_metadata, struct vq *tx)
 static void expect_missed(struct __test_metadata *_metadata, struct vq *tx)
 {
 	uint64_t words[LOG_WORDS] = { 0 };
-	int tries = QUIET_MS, flags = log_read_mem(tx->v, words);
+	int tries = QUIET_MS, flags;
 
+	sleep_ms(QUIET_MS);
+	flags = log_read_mem(tx->v, words);
 	EXPECT_TRUE(flags == (VHOST_VDPA_LOG_FAULT | VHOST_VDPA_LOG_FAULT_MISSED) ||
 		    (!flags && has_used(tx, words))) {
 		TH_LOG("neither a bit nor a fault: flags 0x%x", flags);
@@ -491,6 +493,7 @@ TEST_F_TIMEOUT(log, fault, TEST_SECONDS)
 
 	/* a read that could not tell of it */
 	ASSERT_EQ(0, tx_send(tx, 1));
+	sleep_ms(QUIET_MS);
 	ASSERT_EQ(0, mprotect(read, LOG_PAGE, PROT_READ));
 	EXPECT_EQ(-EFAULT, vdpa_ioctl(v, VHOST_VDPA_LOG_READ, read));
 	if (!has_used(tx, words))
