@@ -18,8 +18,8 @@
 #ifdef VHOST_VDPA_LOG_FAULT
 
 /*
- * No wait here: LM_STATUS tells what came of the write to LM_LOGGING_CTRL. What was missed before is
- * nobody's concern, and cleared ahead of it.
+ * No wait here: LM_STATUS tells what came of the write to LM_LOGGING_CTRL. What was missed before
+ * is nobody's concern, and cleared ahead of it.
  */
 static int virtio_lm_start_log(struct virtio_lm_vdpa *vlm, u64 base, u64 end)
 {

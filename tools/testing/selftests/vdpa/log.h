@@ -46,7 +46,7 @@ struct vhost_vdpa_log_read {
 #endif
 
 #define LOG_PAGE	4096UL		/* what a bit stands for */
-#define LOG_WORDS	(VDPA_MEM_SIZE / LOG_PAGE / 64)	/* with a bit for each of the tests' pages */
+#define LOG_WORDS	(VDPA_MEM_SIZE / LOG_PAGE / 64)	/* a bit for each of the tests' pages */
 
 int log_start_asid(struct vdpa *v, uint32_t asid, const struct vhost_vdpa_log_range *ranges,
 		   uint32_t nranges);

@@ -4,9 +4,10 @@
  *
  * What is asked is memory itself, and not the device. There are three copies of
  * it: the one that the device works on; what the driver has put there; and a
- * VMM's, as a destination of a migration would have it: a second thread reads
- * the log all the time, and copies the pages whose bits it gets. Frames go out and come back through buffers of random
- * segments. Every round the device is suspended in the middle of it, and then
+ * VMM's, as a destination of a migration would have it: a second thread reads the
+ * log all the time, and copies the pages whose bits it gets. Frames go out and come
+ * back through buffers of random segments. Every round the device is suspended in
+ * the middle of it, and then
  *
  *   - a page that differs from what the driver put there has been written, and
  *     one that a used buffer's length covers has been, too: it must have a bit;
@@ -681,7 +682,7 @@ static int one_round(struct oracle *o, uint32_t round)
 		return ret;
 	judge(o, round);
 
-	/* the ranges may change while nothing moves; or it be off, when all is to be copied anyway */
+	/* the ranges may change while nothing moves; or the log be off, and all be copied anyway */
 	pthread_mutex_lock(&o->lock);
 	if (rng_below(&o->rng, 2)) {
 		ret = rng_below(&o->rng, 2) ? log_stop(o->v) : 0;
