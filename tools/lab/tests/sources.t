@@ -78,6 +78,13 @@ def layers():
     return known, upward
 
 
+def added(name):
+    """A file that the kernel series makes."""
+    text = "".join(open(path, encoding="utf-8").read() for path in files("patches/linux-7.x", ext=".patch"))
+    hunk = text.partition(f"\n+++ b/{name}\n")[2].partition("\ndiff --git ")[0]
+    return "".join(f"{line[1:]}\n" for line in hunk.split("\n") if line.startswith("+"))
+
+
 with tap.Tap() as t:
     os.makedirs(RUN)
     scripts = tap.config().tools + "/scripts"
@@ -128,6 +135,10 @@ with tap.Tap() as t:
                           "Documentation", f"{RUN}/html")
     if not t.ok(status == 0, "the documents build without a warning"):
         t.note(text)
+
+    with open(f"{SRC}/Documentation/vhost-vdpa-log.rst", encoding="utf-8") as file:
+        t.ok(file.read() == added("Documentation/userspace-api/vhost-vdpa-log.rst"),
+             "the kernel series documents the log as this project does")
 
     with open(f"{SRC}/Documentation/lab.rst", encoding="utf-8") as file:
         rows = re.findall(r"^``([\w-]+)``  |; ``([\w-]+)``:", file.read(), re.M)
