@@ -841,9 +841,9 @@ TEST_F_TIMEOUT(log, killed_in_use, TEST_SECONDS)
 	vq_free(&rx);
 	vq_free(tx);
 	ASSERT_EQ(0, vdpa_open(v));
-	EXPECT_EQ(-ENODATA, log_read_mem(v, words));
 	EXPECT_EQ(0, vdpa_get_status(v));
 	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
+	EXPECT_EQ(-ENODATA, log_read_mem(v, words));
 	ASSERT_EQ(0, vq_init(&rx, v, 0, RING, 1, RX_BUF_SIZE, true));
 	ASSERT_EQ(0, vq_init(tx, v, 1, RING, 1, 128, false));
 	ASSERT_EQ(0, log_mem(v));

@@ -683,6 +683,7 @@ static int one_round(struct oracle *o, uint32_t round)
 	judge(o, round);
 
 	/* the ranges may change while nothing moves; or the log be off, and all be copied anyway */
+	ret = 0;
 	pthread_mutex_lock(&o->lock);
 	if (rng_below(&o->rng, 2)) {
 		ret = rng_below(&o->rng, 2) ? log_stop(o->v) : 0;
