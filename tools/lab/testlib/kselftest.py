@@ -24,7 +24,8 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             r"|no ring can go on from)|FEATURES_OK before|control virtqueue: chain \d+ cannot be served)"
             r"|virtio_lm_serve: \d+ callbacks suppressed")
 # and what an IOMMU says of a device that logs a page for which there is no bit
-NO_BIT = r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
+NO_BIT = (r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
+          r"|dmar_fault: \d+ callbacks suppressed")
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
 # What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX,
