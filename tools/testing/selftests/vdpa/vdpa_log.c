@@ -664,7 +664,7 @@ static int iotlb_batch(struct vdpa *v, uint8_t type)
 TEST_F_TIMEOUT(log, in_a_batch, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
-	const RANGE both[] = { self->all, { v->iova + 2 * v->mem_size, v->mem_size } };
+	const RANGE both[] = { self->all, { v->iova + 2 * v->mem_size, getpagesize() } };
 	int i;
 
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
@@ -718,13 +718,13 @@ TEST_F_TIMEOUT(log, others_are_unmapped, TEST_SECONDS)
 	struct vdpa *v = &self->v;
 	struct vq *tx = &self->tx;
 	struct reader r = { .v = v };
-	const uint64_t beside = v->iova + v->mem_size;
+	const uint64_t beside = v->iova + v->mem_size, page = getpagesize();
 	pthread_t thread;
 	int i;
 
 	ASSERT_EQ(0, tx_start(v, &rx, tx));
 	ASSERT_EQ(0, log_mem(v));
-	for (i = 0; i < 20; i++) {
+	for (i = 0; i < 10; i++) {
 		uint16_t from = tx->used_idx;
 		int n;
 
@@ -732,11 +732,10 @@ TEST_F_TIMEOUT(log, others_are_unmapped, TEST_SECONDS)
 		memset(r.words, 0, sizeof(r.words));
 		ASSERT_EQ(0, pthread_create(&thread, NULL, keep_reading, &r));
 		for (n = 0; n < 10; n++) {
-			EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, beside, v->mem_size, v->mem,
+			EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_UPDATE, beside, page, v->mem,
 						VHOST_ACCESS_RW));
 			EXPECT_EQ(0, tx_send(tx, rng_below(&self->rng, 4)));
-			EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, beside, v->mem_size,
-						NULL, 0));
+			EXPECT_EQ(0, vdpa_iotlb(v, VHOST_IOTLB_INVALIDATE, beside, page, NULL, 0));
 			EXPECT_EQ(0, tx_send(tx, 1 + rng_below(&self->rng, 4)));
 		}
 		__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
