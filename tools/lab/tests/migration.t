@@ -6,10 +6,12 @@ device logs the pages that it dirties. Under traffic in both directions, all the
 wrong in a migration leaves L2 where it was, with its traffic, its memory and a device that does not
 log; and the next migration succeeds. Packets to L2 are lost in one run for each time that its device
 stops, and at no other time; what stops no device loses none. A device that lacks what L2 uses is
-refused. Then with a log that fails: all of L2's RAM is sent again. At last by QEMU's shadow
+refused. Then with a log that fails: all of L2's RAM is dirty at each pass, and L2 is not stopped for as
+long as that goes on. At last by QEMU's shadow
 virtqueues, for that is all there is where one of the parts has no dirty log, or one that a VMM cannot
 rely upon; and after such a migration that has lost its destination, L2 goes on, too."""
 import dataclasses
+import functools
 import re
 import time
 
@@ -18,7 +20,7 @@ from testlib.faults import FAULTS, PAUSE, kill_after_the_stop
 from testlib.kselftest import CANNOT_TELL, DRIVER
 from vlm import l2
 from vlm.l1 import LabError
-from vlm.migration import Migration, migrate
+from vlm.migration import PAGES_EVENT, Migration
 from vlm.traffic import device_stops
 
 # registers of the LM block, see include/linux/virtio_lm.h
@@ -29,19 +31,21 @@ RATE_SECONDS = 120
 ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug": 3}.get(tap.VARIANT, 5))
 # how many migrations there are until one has something go wrong before it
 UNDISTURBED = 1
+# until the log is mended
+FAILED_PASSES = 3
 
 
 def accesses(l1, since):
-    """How many accesses to its device's registers have started, and stopped, the log since then:
-    those before the one that suspends, and the last that writes LM_LOGGING_CTRL and on, as far as
-    LM_STATUS is read."""
+    """The accesses to its device's registers since then: those that have started the log, those from there
+    to the one that suspends, and the last that writes LM_LOGGING_CTRL and on, as far as LM_STATUS is
+    read."""
     events = l1.events("virtio_lm_read", "virtio_lm_write", since=since)
     registers = [(name, int(re.search(r"addr (0x\w+)", text)[1], 16)) for _, name, text in events]
-    starts = registers.index(("virtio_lm_write", DEV_CTRL))
+    read = "virtio_lm_read", STATUS
+    started = 1 + registers.index(read, registers.index(("virtio_lm_write", LOGGING_CTRL)))
     last = len(registers) - 1 - registers[::-1].index(("virtio_lm_write", LOGGING_CTRL))
-    stops = next(n for n, access in enumerate(registers[last + 1:] + [None])
-                 if access != ("virtio_lm_read", STATUS))
-    return starts, 1 + stops
+    stopped = next(n for n in range(last + 1, len(registers) + 1) if registers[n:n + 1] != [read])
+    return registers[:started], registers[started:registers.index(("virtio_lm_write", DEV_CTRL))], registers[last:stopped]
 
 
 def measure_dirty_rate(l1):
@@ -58,10 +62,12 @@ def measure_dirty_rate(l1):
         conn.close()
 
 
-def move(t, what, src, dst, traffic):
+def move(t, what, src, dst, traffic, meanwhile=lambda migration: None):
     """One migration, after which all is well; what it took."""
     with traffic.may_lose(what, device_stops(l2.dirty_log(src))):
-        moved = migrate(src, dst)
+        with Migration(src, dst) as migration:
+            meanwhile(migration)
+            moved = migration.finish()
         t.note(f"{moved}; unserved {moved.unserved_ms:.0f} ms")
         t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
         t.equal(l2.running(src), None, f"{what}: and nowhere else")
@@ -79,6 +85,17 @@ def go_wrong(t, what, src, dst, traffic, happen, options, may_stop):
         t.equal(l2.running(src), "running", f"{what}: L2 runs where it was")
         nested.well(t, what, traffic)
     t.ok(not src.logging(), f"{what}: and its device does not log")
+
+
+def fail_for_a_while(t, migration):
+    """The log fails for some passes."""
+    what, here = "a failing log", migration.src
+    migration.wait("active", reached=lambda info: info["ram"]["dirty-sync-count"] > FAILED_PASSES)
+    t.equal(migration.cmd("query-status")["status"], "running", f"{what}: L2 is not stopped with all of its RAM to be sent")
+    faults = len(l2.traced(here, "vhost_vdpa_log_fault"))
+    t.ok(faults >= FAILED_PASSES, f"{what}: each pass tells of it: {faults}")
+    t.ok("taking all RAM as dirty" in l2.said(here), f"{what}: L2's QEMU says that it sends all RAM again")
+    here.misbehave(0, log_fault_after=0)
 
 
 def by_shadow(t, what, src, dst, traffic):
@@ -112,9 +129,12 @@ with tap.Tap() as t, nested.make_lab() as lab:
         t.ok(moved.device_pages > 0, f"{way}: the device has logged pages: {moved.device_pages}")
         t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{way}: and has missed none")
         if n == 0:
-            starts, stops = accesses(src, begin)
-            t.at_most(starts, 6, f"{way}: registers that it takes to start the log")
-            t.at_most(stops, 2, f"{way}: and to stop it")
+            starts, reads, stops = accesses(src, begin)
+            t.at_most(len(starts), 7, f"{way}: registers that it takes to start the log")
+            t.equal(set(reads), {("virtio_lm_read", STATUS)}, f"{way}: while it logs only LM_STATUS is read")
+            # the last pass comes after the suspend, and so may one more
+            t.at_most(len(reads), len(l2.traced(src, PAGES_EVENT)), f"{way}: not more than once for each pass")
+            t.at_most(len(stops), 2, f"{way}: and registers that it takes to stop it")
 
     for fault, *_ in FAULTS[max(0, len(legs) - UNDISTURBED):]:
         t.skip(fault, f"{ROUNDS} rounds there and back have too few migrations")
@@ -130,9 +150,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
     there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
-    move(t, "a failing log", here, there, traffic)
-    t.ok(l2.traced(here, "vhost_vdpa_log_fault"), "a failing log: the device says that it lost pages")
-    t.ok("taking all RAM as dirty" in l2.said(here), "a failing log: L2's QEMU says that it sends all RAM again")
+    move(t, "a failing log", here, there, traffic, functools.partial(fail_for_a_while, t))
 
     here.sh(f"rmmod {DRIVER} vhost_vdpa vdpa")
     if tap.DEBUG:
