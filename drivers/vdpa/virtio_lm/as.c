@@ -42,12 +42,33 @@ void virtio_lm_init_as(struct virtio_lm_vdpa *vlm)
 		vhost_iotlb_init(&vlm->as[i], U32_MAX, 0);
 }
 
+/*
+ * A mapping that fails half way may leave entries to pages that are given up then: Intel's IOMMU
+ * in 6.12 does not tell the core what it had mapped when it ran out of memory for a table. Page by
+ * page, as an unmapping that begins where nothing is mapped may take the neighbours along.
+ */
+static void virtio_lm_sweep(struct iommu_domain *domain, u64 iova, u64 size)
+{
+	u64 end = iova + size;
+
+	for (; iova < end; iova += PAGE_SIZE) {
+		if (iommu_iova_to_phys(domain, iova))
+			iommu_unmap(domain, iova, PAGE_SIZE);
+		cond_resched();
+	}
+}
+
 static int virtio_lm_iommu_map(struct iommu_domain *domain, u64 iova, u64 size, u64 pa, u32 perm)
 {
 	int prot = IOMMU_CACHE | (perm & VHOST_ACCESS_RO ? IOMMU_READ : 0) |
 		   (perm & VHOST_ACCESS_WO ? IOMMU_WRITE : 0);
 
-	return iommu_map(domain, iova, pa, size, prot, VIRTIO_LM_MAP_GFP);
+	int ret;
+
+	ret = iommu_map(domain, iova, pa, size, prot, VIRTIO_LM_MAP_GFP);
+	if (ret)
+		virtio_lm_sweep(domain, iova, size);
+	return ret;
 }
 
 /* All of an address space that is before @end, which may be NULL */
@@ -106,6 +127,9 @@ static int virtio_lm_attach_as(struct virtio_lm_vdpa *vlm, struct vhost_iotlb *a
 	ret = iommu_attach_device(domain, dev);
 	if (ret)
 		goto err_free;
+	ret = virtio_lm_place_bitmap(vlm, domain);
+	if (ret)
+		goto err_detach;
 	ret = virtio_lm_fill_domain(domain, as);
 	if (ret)
 		goto err_detach;
@@ -481,8 +505,9 @@ int virtio_lm_dma_unmap(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u
  * @asid: the address space
  *
  * The default is that nothing is mapped. vhost-vdpa has unmapped all of it before this, which is
- * when the VMM closes the device; so the MAC address that it has written is forgotten here. May
- * sleep.
+ * when the VMM closes the device; so the MAC address that it has written is forgotten here. The
+ * domain goes, too: its tables would stay for as long as it does, and the next VMM's reset attaches
+ * a new one. A device that did not stop keeps it, or it would reach the kernel's memory. May sleep.
  *
  * Return: 0, or -EINVAL if there is no such address space
  */
@@ -497,6 +522,8 @@ int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 	virtio_lm_forget_mac(vlm);
 	guard(mutex)(&vlm->as_lock);
 	virtio_lm_unmap_range(vlm, &vlm->as[asid], 0, U64_MAX);
+	if (vlm->attached == &vlm->as[asid] && !vlm->needs_reset)
+		virtio_lm_detach(vlm);
 	return 0;
 }
 
@@ -556,6 +583,6 @@ struct vdpa_iova_range virtio_lm_get_iova_range(struct vdpa_device *vdpa)
 		return range;
 	if (vlm->domain->geometry.force_aperture)
 		range.first = vlm->domain->geometry.aperture_start;
-	range.last = virtio_lm_bitmap_window(vlm->domain).first - 1;
+	range.last = vlm->window.first - 1;
 	return range;
 }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The bitmap that the driver keeps for the device to log in (log.c). Bit p % 8 of its byte p / 8
- * stands for page p of the device's address space, so it is one array. It is at the top of the
- * IOMMU domain's aperture. There is room for a bit of every page below, and a VMM can map nothing
- * there.
+ * stands for page p of the device's address space, so it is one array. It is in a window at the top
+ * of what the IOMMU translates. There is room for a bit of every page below, and a VMM can map
+ * nothing there.
  *
  * Ranges may be as large as the address space. A page of the bitmap is there only if somebody has
  * mapped what it stands for, writable and in a range: nothing else that the device can write has to
- * have a bit. A write elsewhere finds no bit to set, which the device reports as a fault. So the
- * memory that this takes is bounded by what is mapped, and nothing that is missing goes unsaid.
+ * have a bit. A write elsewhere finds no bit to set, which the device reports as a fault. So
+ * nothing that is missing goes unsaid, and what this takes is a page of 4 KiB for each 128 MiB in
+ * which something is mapped.
  *
  * A page once there stays until the log ends, whatever is unmapped: its bits are still to be read.
+ * A VMM that maps here and there in turn comes to the size of the window, and its memory is charged
+ * for it.
  */
 #include <linux/highmem.h>
 #include <linux/iommu.h>
@@ -21,30 +24,57 @@
 /* Pages of the device's address space that one page of the bitmap has bits for; in bytes */
 #define VIRTIO_LM_BITMAP_SPAN	(PAGE_SIZE * BITS_PER_BYTE << VIRTIO_LM_PAGE_SHIFT)
 
-/* No higher, whatever the aperture: not each IOMMU can map what it says */
-#define VIRTIO_LM_IOVA_LAST	(BIT_ULL(48) - 1)
+/*
+ * How many bits an address may have, whatever the aperture. Bit 47 is the sign of an address in a
+ * first-level table of Intel's. In 6.12 an IOMMU of theirs that has 39 bits says that it has 57.
+ */
+static const u8 virtio_lm_iova_bits[] = { 47, 39 };
+
+static int virtio_lm_try_page(struct iommu_domain *domain, u64 iova)
+{
+	struct page *page = alloc_page(VIRTIO_LM_MAP_GFP | __GFP_ZERO);
+	int ret;
+
+	if (!page)
+		return -ENOMEM;
+	ret = iommu_map(domain, iova, page_to_phys(page), PAGE_SIZE, IOMMU_CACHE | IOMMU_READ,
+			VIRTIO_LM_MAP_GFP);
+	if (!ret)
+		iommu_unmap(domain, iova, PAGE_SIZE);
+	__free_page(page);
+	return ret;
+}
 
 /**
- * virtio_lm_bitmap_window - where the bitmap is in the device's address space
- * @domain: the IOMMU domain of that
+ * virtio_lm_place_bitmap - settle where the bitmap is in the device's address space
+ * @vlm: the vDPA device, whose as_lock is held
+ * @domain: the IOMMU domain of that, attached
  *
- * Return: its first and last byte
+ * Whatever the IOMMU says, it is where a page can be mapped.
+ *
+ * Return: 0, or an errno of iommu_map()
  */
-struct vdpa_iova_range virtio_lm_bitmap_window(const struct iommu_domain *domain)
+int virtio_lm_place_bitmap(struct virtio_lm_vdpa *vlm, struct iommu_domain *domain)
 {
-	struct vdpa_iova_range window = { .last = VIRTIO_LM_IOVA_LAST };
-	u64 size;
+	int ret = -EFAULT;
+	u64 last, size;
+	unsigned int i;
 
-	if (domain->geometry.force_aperture)
-		window.last = min_t(u64, domain->geometry.aperture_end, VIRTIO_LM_IOVA_LAST);
-	size = PAGE_ALIGN((window.last >> VIRTIO_LM_PAGE_SHIFT) / BITS_PER_BYTE + 1);
-	window.first = round_down(window.last + 1 - size, PAGE_SIZE);
-	return window;
+	for (i = 0; i < ARRAY_SIZE(virtio_lm_iova_bits) && ret; i++) {
+		last = BIT_ULL(virtio_lm_iova_bits[i]) - 1;
+		if (domain->geometry.force_aperture)
+			last = min_t(u64, domain->geometry.aperture_end, last);
+		size = PAGE_ALIGN((last >> VIRTIO_LM_PAGE_SHIFT) / BITS_PER_BYTE + 1);
+		vlm->window.first = round_down(last + 1 - size, PAGE_SIZE);
+		vlm->window.last = last;
+		ret = virtio_lm_try_page(domain, round_down(last, PAGE_SIZE));
+	}
+	return ret;
 }
 
 static u64 virtio_lm_bitmap_iova(struct virtio_lm_vdpa *vlm, unsigned long index)
 {
-	return virtio_lm_bitmap_window(vlm->domain).first + (u64)index * PAGE_SIZE;
+	return vlm->window.first + (u64)index * PAGE_SIZE;
 }
 
 static int virtio_lm_add_bitmap_page(struct virtio_lm_vdpa *vlm, unsigned long index)
@@ -58,17 +88,19 @@ static int virtio_lm_add_bitmap_page(struct virtio_lm_vdpa *vlm, unsigned long i
 	page = alloc_page(VIRTIO_LM_MAP_GFP | __GFP_ZERO);
 	if (!page)
 		return -ENOMEM;
-	ret = xa_err(xa_store(&vlm->bitmap, index, page, VIRTIO_LM_MAP_GFP));
+	ret = xa_reserve(&vlm->bitmap, index, VIRTIO_LM_MAP_GFP);
 	if (ret)
 		goto err_page;
 	ret = iommu_map(vlm->domain, virtio_lm_bitmap_iova(vlm, index), page_to_phys(page),
 			PAGE_SIZE, IOMMU_CACHE | IOMMU_READ | IOMMU_WRITE, VIRTIO_LM_MAP_GFP);
 	if (ret)
-		goto err_store;
+		goto err_reserve;
+	/* A reader does not take as_lock: from here on it finds the page */
+	xa_store(&vlm->bitmap, index, page, VIRTIO_LM_MAP_GFP);
 	return 0;
 
-err_store:
-	xa_erase(&vlm->bitmap, index);
+err_reserve:
+	xa_release(&vlm->bitmap, index);
 err_page:
 	__free_page(page);
 	return ret;
@@ -119,6 +151,7 @@ void virtio_lm_free_bitmap(struct virtio_lm_vdpa *vlm)
 	xa_for_each(&vlm->bitmap, index, page) {
 		iommu_unmap(vlm->domain, virtio_lm_bitmap_iova(vlm, index), PAGE_SIZE);
 		__free_page(page);
+		cond_resched();
 	}
 	xa_destroy(&vlm->bitmap);
 	kfree(vlm->ranges);

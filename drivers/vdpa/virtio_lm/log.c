@@ -95,7 +95,7 @@ static int virtio_lm_begin_log(struct virtio_lm_vdpa *vlm)
 	int ret;
 
 	scoped_guard(mutex, &vlm->as_lock)
-		window = virtio_lm_bitmap_window(vlm->domain);
+		window = vlm->window;
 	ret = virtio_lm_start_log(vlm, window.first, window.last + 1);
 	vlm->log_fault = false;
 	if (ret)

@@ -242,7 +242,8 @@ struct virtio_lm_ctrl {
  *	begins or ends
  * @ranges: that are logged, in ascending order, or NULL without a log; changed with @as_lock, too
  * @nranges: how many
- * @bitmap: pages of its bitmap, in its domain, by their index; added with @as_lock
+ * @bitmap: pages of its bitmap, by their index; added with @as_lock
+ * @window: where in @domain they are; settled with that
  * @vectors: MSI-X vectors are allocated
  * @irqs_on: the interrupts are enabled
  * @nvqs: virtqueues in @vqs
@@ -284,6 +285,7 @@ struct virtio_lm_vdpa {
 	struct vdpa_iova_range *ranges;
 	unsigned int nranges;
 	struct xarray bitmap;
+	struct vdpa_iova_range window;
 	bool vectors;
 	bool irqs_on;
 	u16 nvqs;
@@ -394,7 +396,7 @@ void virtio_lm_set_callback(struct virtio_lm_callback *callback, const struct vd
 void virtio_lm_invoke(struct virtio_lm_callback *callback);
 
 /* bitmap.c */
-struct vdpa_iova_range virtio_lm_bitmap_window(const struct iommu_domain *domain);
+int virtio_lm_place_bitmap(struct virtio_lm_vdpa *vlm, struct iommu_domain *domain);
 int virtio_lm_cover(struct virtio_lm_vdpa *vlm, u64 first, u64 last);
 void virtio_lm_free_bitmap(struct virtio_lm_vdpa *vlm);
 #ifdef VHOST_VDPA_LOG_FAULT
