@@ -13,6 +13,7 @@
 #include "qemu/log.h"
 #include "hw/virtio/virtio-lm.h"
 #include "migration/vmstate.h"
+#include "qapi/visitor.h"
 #include "system/dma.h"
 #include "trace.h"
 
@@ -480,12 +481,32 @@ static const MemoryRegionOps virtio_lm_ops = {
     .endianness = DEVICE_LITTLE_ENDIAN,
 };
 
+/* @opaque: a byte that is not 0 if it is true */
+static void virtio_lm_get_bool(Object *obj, Visitor *v, const char *name,
+                               void *opaque, Error **errp)
+{
+    bool value = *(uint8_t *)opaque;
+
+    visit_type_bool(v, name, &value, errp);
+}
+
 void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev)
 {
     lm->vdev = vdev;
     vdev->lm = lm;
     memory_region_init_io(&lm->mr, owner, &virtio_lm_ops, lm, "virtio-lm",
                           lm->ctrl ? VIRTIO_LM_MAX_SIZE : VIRTIO_LM_SIZE);
+
+    object_property_add(owner, "lm-suspended", "bool", virtio_lm_get_bool,
+                        NULL, NULL, &lm->suspended);
+    object_property_add(owner, "lm-logging", "bool", virtio_lm_get_bool,
+                        NULL, NULL, &lm->logging);
+    object_property_add(owner, "lm-log-fault", "bool", virtio_lm_get_bool,
+                        NULL, NULL, &lm->log_fault);
+    object_property_add_uint64_ptr(owner, "lm-log-base", &lm->log_base,
+                                   OBJ_PROP_FLAG_READ);
+    object_property_add_uint64_ptr(owner, "lm-log-end", &lm->log_end,
+                                   OBJ_PROP_FLAG_READ);
 }
 
 void virtio_lm_reset(VirtIOLM *lm)

@@ -617,6 +617,67 @@ static void test_range_takes_effect_when_enabled(void)
     lm_free(t);
 }
 
+/* A property of the device that tells of the LM block */
+static QDict *lm_property(LMTest *t, const char *name)
+{
+    QDict *answer = qtest_qmp(t->qts, "{'execute': 'qom-get', 'arguments':"
+                              " {'path': '/machine/peripheral/net0',"
+                              " 'property': %s}}", name);
+
+    g_assert_true(qdict_haskey(answer, "return"));
+    return answer;
+}
+
+static bool lm_flag(LMTest *t, const char *name)
+{
+    QDict *answer = lm_property(t, name);
+    bool value = qdict_get_bool(answer, "return");
+
+    qobject_unref(answer);
+    return value;
+}
+
+static uint64_t lm_address(LMTest *t, const char *name)
+{
+    QDict *answer = lm_property(t, name);
+    uint64_t value = qdict_get_int(answer, "return");
+
+    qobject_unref(answer);
+    return value;
+}
+
+static void test_properties(void)
+{
+    LMTest *t = lm_new(LM_ON_ROOT_BUS, "vdpa=on");
+    uint64_t base;
+
+    lm_start(t, 0);
+    g_assert_false(lm_flag(t, "lm-suspended"));
+    g_assert_false(lm_flag(t, "lm-logging"));
+    g_assert_false(lm_flag(t, "lm-log-fault"));
+
+    base = lm_pages(t, 1);
+    lm_log_at(t, base, base + 1);
+    g_assert_true(lm_flag(t, "lm-logging"));
+    g_assert_cmphex(lm_address(t, "lm-log-base"), ==, base);
+    g_assert_cmphex(lm_address(t, "lm-log-end"), ==, base + 1);
+
+    /* Written, but not told to be used */
+    lm_write(t, VIRTIO_LM_BASE_ADDR_LOW, base + 2);
+    g_assert_cmphex(lm_address(t, "lm-log-base"), ==, base);
+
+    lm_wait_used(&t->vq[LM_TX], lm_tx(t, 60, 0));
+    g_assert_true(lm_flag(t, "lm-log-fault"));
+
+    lm_suspend(t);
+    g_assert_true(lm_flag(t, "lm-suspended"));
+    lm_write(t, VIRTIO_LM_LOGGING_CTRL, VIRTIO_LM_LOGGING_OFF);
+    lm_write(t, VIRTIO_LM_STATUS, VIRTIO_LM_STATUS_LOG_FAULT);
+    g_assert_false(lm_flag(t, "lm-logging"));
+    g_assert_false(lm_flag(t, "lm-log-fault"));
+    lm_free(t);
+}
+
 static void test_base_switch_under_load(const void *ring)
 {
     LMTest *t = lm_new_logging(ring, LM_BIT(VIRTIO_NET_F_MRG_RXBUF));
@@ -1059,6 +1120,7 @@ void lm_add_log_tests(void)
                    test_bits_are_set_atomically);
     qtest_add_func("/virtio-lm/log/range-takes-effect-when-enabled",
                    test_range_takes_effect_when_enabled);
+    qtest_add_func("/virtio-lm/log/properties", test_properties);
     lm_add_per_ring("base-switch-under-load", test_base_switch_under_load);
 
     for (i = 0; i < ARRAY_SIZE(faults); i++) {

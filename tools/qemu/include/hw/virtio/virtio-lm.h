@@ -65,8 +65,9 @@ struct VirtIOLM {
 };
 
 /*
- * Give @vdev the LM block @lm that @owner embeds, before @vdev is realized.
- * Whether it has a mailbox is in @lm->ctrl already.
+ * Give @vdev the LM block @lm that @owner embeds, before @vdev is realized, and
+ * @owner the lm-* properties that tell of it. Whether it has a mailbox is in
+ * @lm->ctrl already.
  */
 void virtio_lm_init(VirtIOLM *lm, Object *owner, VirtIODevice *vdev);
 
