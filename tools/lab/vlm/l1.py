@@ -201,8 +201,7 @@ class L1:
 
     def logging(self):
         """Does its vdpa function log?"""
-        events = self.events("virtio_lm_log_start", "virtio_lm_log_stop")
-        return bool(events) and events[-1][1] == "virtio_lm_log_start"
+        return self.qmp("qom-get", path="/machine/peripheral/vdpa0", property="lm-logging")
 
     def misbehave(self, function, **properties):
         """Set x-lm- properties of a vdpa function (vdpa-net.rst in tools/qemu/docs), which are named
