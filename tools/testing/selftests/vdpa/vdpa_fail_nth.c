@@ -390,6 +390,30 @@ static int log_for_a_while(struct _test_data_nth *self)
 	return ret ? ret : log_stop(&self->v);
 }
 
+static int have_logging(struct _test_data_nth *self)
+{
+	int ret = have_started(self);
+
+	return ret ? ret : log_mem(&self->v);
+}
+
+/* Other ranges, and memory that is mapped in them */
+static int log_more(struct _test_data_nth *self)
+{
+	struct vdpa *v = &self->v;
+	const struct vhost_vdpa_log_range more[] = {
+		{ v->iova, v->mem_size },
+		{ v->iova + BIT_ULL(30), BIT_ULL(30) },
+	};
+	uint64_t words[LOG_WORDS];
+	int ret = log_start(v, more, ARRAY_SIZE(more));
+
+	if (!ret)
+		ret = vdpa_iotlb(v, VHOST_IOTLB_UPDATE, more[1].iova, LOG_PAGE, v->mem,
+				 VHOST_ACCESS_RW);
+	return ret ? ret : log_read_mem(v, words);
+}
+
 static int suspend_for_a_while(struct _test_data_nth *self)
 {
 	int ret = vdpa_ioctl(&self->v, VHOST_VDPA_SUSPEND, NULL);
@@ -488,6 +512,12 @@ TEST_F_TIMEOUT(nth, log, TEST_SECONDS)
 {
 	NEED(&self->v, CAP_LOG);
 	sweep(_metadata, self, have_started, log_for_a_while, close_it, NULL);
+}
+
+TEST_F_TIMEOUT(nth, log_more, TEST_SECONDS)
+{
+	NEED(&self->v, CAP_LOG);
+	sweep(_metadata, self, have_logging, log_more, close_it, NULL);
 }
 
 TEST_F_TIMEOUT(nth, suspend, TEST_SECONDS)
