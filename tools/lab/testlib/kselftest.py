@@ -26,6 +26,8 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
 # and what an IOMMU says of a device that logs a page for which there is no bit
 NO_BIT = (r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
           r"|dmar_fault: \d+ callbacks suppressed")
+# and the simulator, of a ring that is unmapped while it runs
+UNMAPPED = r"Failed to write \d+ used entries \d+ at"
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
 # What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX,

@@ -3,49 +3,74 @@
 # lab: group=migration cost=200 variants=stock
 """An L2 with an IOMMU of its own migrates there and back on its device's log, which has the addresses that
 L2's kernel has given the device and not those of L2's memory: where that kernel lets the device through to all
-of L2's memory, and where it maps each packet, unmaps it, and gives its address to the next one."""
+of L2's memory, and where it maps each packet, unmaps it, and gives its address to the next one. There its driver
+comes and goes, too, as often as QEMU would need to run out of references to that IOMMU."""
 import dataclasses
+import time
 
-from testlib import kselftest, nested, tap
+from testlib import nested, tap
 from vlm import l2
+from vlm.l1 import LabError
 from vlm.migration import migrate
 from vlm.traffic import Traffic
 
 # VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM: behind a vIOMMU QEMU cannot
 # shadow a control virtqueue
 FEATURES = sum(1 << bit for bit in (5, 15, 16, 29, 32, 33))
-WAYS = {"passed through": "intel_iommu=on iommu=pt", "translated": "intel_iommu=on"}
+NIC = ["-device", "intel-iommu,caching-mode=on", *l2.netdev(l2.NODE, "device", ",iommu_platform=on,disable-legacy=on")]
+PASSED = "passed through"
+WAYS = {PASSED: "intel_iommu=on iommu=pt", "translated": "intel_iommu=on"}
 # packets and pages per second: each of them is mapped and unmapped by L2's kernel, its VMM, L1's kernel and L0
 RATE, PAGES = 20, 64
 MOVES = 2
+REBINDS = 60
+SECONDS = 240
 
 
-def there_and_back(t, lab, way, words):
-    """An L2 with those words for its kernel."""
+def comes_and_goes(t, l1, way):
+    """L2's driver, many times."""
+    l2.start(l1, nic=NIC)
+    l2.wait_up(l1)
+    l2.console(l1, "cd /sys/bus/virtio/drivers/virtio_net && device=$(echo virtio[0-9]*) && "
+                   f"for n in $(seq {REBINDS}); do echo $device >unbind; echo $device >bind; done; echo bound $n times")
+    end = time.monotonic() + SECONDS
+    while f"\nbound {REBINDS} times" not in l2.shown(l1):
+        if not l2.alive(l1) or time.monotonic() > end:
+            raise LabError(f"{way}: L2's driver: {l2.shown(l1)[-200:]}; its QEMU: {l2.complaint(l1)}")
+        time.sleep(0.2)
+    t.equal(l2.running(l1), "running", f"{way}: L2 runs on after its driver has come and gone {REBINDS} times")
+    l2.stop(l1)
+
+
+def there_and_back(t, lab, way):
+    """An L2 with that way's words for its kernel."""
     here, there = lab.l1s
-    nic = ["-device", "intel-iommu,caching-mode=on",
-           *l2.netdev(l2.NODE, "device", ",iommu_platform=on,disable-legacy=on")]
     for l1 in lab.l1s:
-        l1.config = dataclasses.replace(lab.config, l2_append=words)
+        l1.config = dataclasses.replace(lab.config, l2_append=WAYS[way])
         l2.take_over(l1, words=("device_features", hex(FEATURES)))
-    l2.start(here, nic=nic)
+    if way != PASSED:
+        comes_and_goes(t, here, way)
+    l2.start(here, nic=NIC)
     l2.wait_up(here)
     traffic = Traffic(lab, f"traffic-{way.replace(' ', '-')}")
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)
     for n in range(1, MOVES + 1):
         src, dst = (here, there) if n % 2 else (there, here)
-        with traffic.may_lose(f"{way}, move {n}"):
-            moved = migrate(src, dst, nic=nic)
+        what = f"{way}, move {n}"
+        with traffic.may_lose(what):
+            moved = migrate(src, dst, nic=NIC)
             t.note(moved)
-            t.ok(moved.device_pages > 0, f"{way}, move {n}: the device has logged pages: {moved.device_pages}")
-            t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{way}, move {n}: and has missed none")
-            nested.well(t, f"{way}, move {n}", traffic)
-    t.equal(l2.said(here), "", f"{way}: L2's QEMU has nothing to say")
+            t.ok(moved.device_pages > 0, f"{what}: the device has logged pages: {moved.device_pages}")
+            t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{what}: and has missed none")
+            unmapped = sum(int(line.rsplit(" ", 1)[1]) for line in l2.traced(src, "vhost_vdpa_log_flush"))
+            t.ok((unmapped > 0) == (way != PASSED), f"{what}: pages that were logged and unmapped before they were read: {unmapped}")
+            t.equal(l2.said(src), "", f"{what}: L2's QEMU has nothing to say")
+            nested.well(t, what, traffic)
     nested.end(t, lab, traffic)
 
 
 with tap.Tap() as t:
-    for way, words in WAYS.items():
+    for way in WAYS:
         with nested.make_lab(rate=RATE, pages=PAGES) as lab:
-            there_and_back(t, lab, way, words)
+            there_and_back(t, lab, way)
