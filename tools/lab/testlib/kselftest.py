@@ -16,18 +16,18 @@ DRIVER = "virtio_lm_vdpa"
 # LM_CAPS without VIRTIO_LM_CAP_FAULT
 CANNOT_TELL = 0x4d4c010d
 RESULT = re.compile(r"\s*(not )?ok \d+ (?:- )?(\S.*?)\s*(?:# SKIP\s*(.*))?$")
-# What driver and vhost-vdpa say to the requests that the tests know to be wrong
+# What driver and vhost-vdpa say to the requests that the tests know to be wrong, and the simulator of a
+# ring that is unmapped while it runs
 PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             r"|virtio_lm_vdpa \S+ (device_features \S+ there is no|max_vqp \d+:"
             r"|cannot add \S+ the function is already)"
             rf"|vdpa {NAME}: (vq \d+: (cannot be enabled|a size of \d+ while it is enabled"
             r"|no ring can go on from)|FEATURES_OK before|control virtqueue: chain \d+ cannot be served)"
-            r"|virtio_lm_serve: \d+ callbacks suppressed")
+            r"|virtio_lm_serve: \d+ callbacks suppressed"
+            r"|Failed to (write \d+ used entries \d+|get flags) at")
 # and what an IOMMU says of a device that logs a page for which there is no bit
 NO_BIT = (r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
           r"|dmar_fault: \d+ callbacks suppressed")
-# and the simulator, of a ring that is unmapped while it runs
-UNMAPPED = r"Failed to write \d+ used entries \d+ at"
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
 
 # What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX,
