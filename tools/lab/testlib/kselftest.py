@@ -24,7 +24,8 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             rf"|vdpa {NAME}: (vq \d+: (cannot be enabled|a size of \d+ while it is enabled"
             r"|no ring can go on from)|FEATURES_OK before|control virtqueue: chain \d+ cannot be served)"
             r"|virtio_lm_serve: \d+ callbacks suppressed"
-            r"|Failed to (write \d+ used entries \d+|get flags) at")
+            r"|Failed to ((access|check) avail idx|read head: idx|get (flags|used event idx)"
+            r"|write \d+ used entries|update used index)|(Clearing|Setting) used flags|Updating avail event index")
 # and what an IOMMU says of a device that logs a page for which there is no bit
 NO_BIT = (r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
           r"|dmar_fault: \d+ callbacks suppressed")
