@@ -96,7 +96,7 @@ with tap.Tap() as t:
                if "SPDX-License-Identifier: GPL-2.0" not in open(p, encoding="utf-8").read(400)]
     t.equal(without, [], "every source file has its SPDX line")
 
-    kernel = files("drivers", "include", "tools/testing", "tools/lab/agent", ext=(".c", ".h"))
+    kernel = files("drivers", "include", "samples", "tools/testing", "tools/lab/agent", ext=(".c", ".h"))
     for path in kernel:
         ignore = IGNORE + ("," + USERSPACE if path.startswith(f"{SRC}/tools/") else "")
         text, status = output("perl", f"{scripts}/checkpatch.pl", "--no-tree", "--strict",
