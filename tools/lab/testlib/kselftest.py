@@ -23,7 +23,7 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
             r"|cannot add \S+ the function is already)"
             rf"|vdpa {NAME}: (vq \d+: (cannot be enabled|a size of \d+ while it is enabled"
             r"|no ring can go on from)|FEATURES_OK before|control virtqueue: chain \d+ cannot be served)"
-            r"|virtio_lm_serve: \d+ callbacks suppressed"
+            r"|(virtio_lm_serve|vringh_bad): \d+ callbacks suppressed"
             r"|Failed to ((access|check) avail idx|read head: idx|get (flags|used event idx)"
             r"|write \d+ used entries|update used index)|(Clearing|Setting) used flags|Updating avail event index")
 # and what an IOMMU says of a device that logs a page for which there is no bit
