@@ -140,6 +140,8 @@ int main(int argc, char **argv)
 	TRY("log_stop", log_stop(&h.v));
 	TRY("reset", vdpa_reset(&h.v));
 	TRY("start", tx_start(&h.v, NULL, &h.tx));
+	/* one that has just started looks at its rings, which are to be there until it has */
+	TRY("suspend_started", vdpa_ioctl(&h.v, VHOST_VDPA_SUSPEND, NULL));
 	TRY("unmap", vdpa_iotlb(&h.v, VHOST_IOTLB_INVALIDATE, h.v.iova, h.v.mem_size, NULL, 0));
 	vq_free(&h.tx);
 	vdpa_close(&h.v);
