@@ -98,6 +98,7 @@ static int virtio_lm_begin_log(struct virtio_lm_vdpa *vlm)
 		window = vlm->window;
 	ret = virtio_lm_start_log(vlm, window.first, window.last + 1);
 	vlm->log_fault = false;
+	vlm->log_ended = false;
 	if (ret)
 		virtio_lm_end_log(vlm);
 	return ret;
@@ -155,6 +156,7 @@ int virtio_lm_log_start(struct vdpa_device *vdpa, unsigned int asid,
 static int virtio_lm_sync_log(struct virtio_lm_vdpa *vlm, u32 *flags)
 {
 	struct virtio_lm_func *func = vlm->func;
+	bool reset;
 	u32 status;
 
 	status = virtio_lm_read(func, VIRTIO_LM_STATUS);
@@ -168,7 +170,11 @@ static int virtio_lm_sync_log(struct virtio_lm_vdpa *vlm, u32 *flags)
 	if (!(status & VIRTIO_LM_STATUS_LOGGING)) {
 		if (virtio_lm_gone(func))
 			return -ENODEV;
-		*flags |= VHOST_VDPA_LOG_FAULT_ENDED;
+		/* One that was reset from outside writes nothing before the bus resets it, too */
+		reset = vlm->external_reset && !vp_modern_get_status(&func->mdev);
+		if (!reset || !vlm->log_ended)
+			*flags |= VHOST_VDPA_LOG_FAULT_ENDED;
+		vlm->log_ended = reset;
 	}
 	if (vlm->log_fault)
 		*flags |= VHOST_VDPA_LOG_FAULT_SOFTWARE;

@@ -238,6 +238,7 @@ struct virtio_lm_ctrl {
  *	reset mends that
  * @suspended: a suspend has succeeded, and neither resume nor reset was tried since
  * @log_fault: the CPU wrote what it cannot log, and the bus has not been told
+ * @log_ended: a reset from outside has ended the log, and the bus has been told
  * @log_lock: taken outside of @lock, while bits are given to who reads the log, and while a log
  *	begins or ends
  * @ranges: that are logged, in ascending order, or NULL without a log; changed with @as_lock, too
@@ -281,6 +282,7 @@ struct virtio_lm_vdpa {
 	bool needs_reset;
 	bool suspended;
 	bool log_fault;
+	bool log_ended;
 	struct mutex log_lock;	/* see above */
 	struct vdpa_iova_range *ranges;
 	unsigned int nranges;
