@@ -114,8 +114,9 @@ TEST_F(device, backend_features)
 }
 
 /*
- * Without its feature the dirty log is refused: as an ioctl that is none, where vhost-vdpa has no
- * log, and as one that is not supported, where the parent has none or the feature is not acked.
+ * Without its feature the dirty log is refused. A vhost-vdpa that has none takes what the argument
+ * begins with for the index of a virtqueue, so its errno says little; a parent that has none, or
+ * whose feature is not acked, is one that does not support it.
  */
 TEST_F(device, dirty_log_without_its_feature)
 {
@@ -123,17 +124,17 @@ TEST_F(device, dirty_log_without_its_feature)
 	struct vdpa *v = &self->v;
 	uint64_t with = BIT_ULL(VHOST_BACKEND_F_IOTLB_MSG_V2) | BIT_ULL(VHOST_BACKEND_F_LOG_RANGES);
 	uint64_t without = BIT_ULL(VHOST_BACKEND_F_IOTLB_MSG_V2), word = 0;
-	int ret;
+	int start, read, stop;
 
 	if (!vdpa_can(v, CAP_LOG))
 		EXPECT_EQ(-EOPNOTSUPP, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &with));
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_SET_BACKEND_FEATURES, &without));
-	ret = log_start(v, &all, 1);
-	EXPECT_TRUE(ret == -EOPNOTSUPP || (ret == -ENOTTY && !vdpa_can(v, CAP_LOG))) {
-		TH_LOG("VHOST_VDPA_LOG_START: %d", ret);
-	}
-	EXPECT_EQ(ret, log_read(v, 0, LOG_PAGE, &word));
-	EXPECT_EQ(ret, log_stop(v));
+	start = log_start(v, &all, 1);
+	read = log_read(v, 0, LOG_PAGE, &word);
+	stop = log_stop(v);
+	EXPECT_TRUE(start < 0 && read < 0 && stop < 0);
+	if (vdpa_can(v, CAP_LOG))
+		EXPECT_TRUE(start == -EOPNOTSUPP && read == start && stop == start);
 	EXPECT_EQ(0, word);
 }
 
