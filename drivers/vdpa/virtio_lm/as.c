@@ -62,7 +62,6 @@ static int virtio_lm_iommu_map(struct iommu_domain *domain, u64 iova, u64 size, 
 {
 	int prot = IOMMU_CACHE | (perm & VHOST_ACCESS_RO ? IOMMU_READ : 0) |
 		   (perm & VHOST_ACCESS_WO ? IOMMU_WRITE : 0);
-
 	int ret;
 
 	ret = iommu_map(domain, iova, pa, size, prot, VIRTIO_LM_MAP_GFP);

@@ -6,10 +6,10 @@ device logs the pages that it dirties. Under traffic in both directions, all the
 wrong in a migration leaves L2 where it was, with its traffic, its memory and a device that does not
 log; and the next migration succeeds. Packets to L2 are lost in one run for each time that its device
 stops, and at no other time; what stops no device loses none. A device that lacks what L2 uses is
-refused. Then with a log that fails: all of L2's RAM is dirty at each pass, and L2 is not stopped for as
-long as that goes on. At last by QEMU's shadow
-virtqueues, for that is all there is where one of the parts has no dirty log, or one that a VMM cannot
-rely upon; and after such a migration that has lost its destination, L2 goes on, too."""
+refused. Then with a log that fails for some passes: all of L2's RAM is dirty at each of them, and L2
+runs on. At last by QEMU's shadow virtqueues, for that is all there is where one of the parts has no
+dirty log, or one that a VMM cannot rely upon; and after such a migration that has lost its
+destination, L2 goes on, too."""
 import dataclasses
 import functools
 import re

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=kselftest cost=40 variants=stock
-"""samples/vdpa-migrate.c goes from one vDPA device to another: what the device logs is all that it has
-written, or the sample notices. A log that fails costs it copies and nothing else; a device that cannot log
-is an error that says so."""
+"""samples/vdpa-migrate.c goes from one vDPA device to another, and notices if the device has written what it
+has not logged. With a log that fails it copies all of memory. A device that cannot log is refused, and the
+sample says so."""
 import re
 
 from testlib import kselftest, tap

@@ -3,8 +3,8 @@
 # lab: group=migration cost=200 variants=stock
 """An L2 with an IOMMU of its own migrates there and back on its device's log, which has the addresses that
 L2's kernel has given the device and not those of L2's memory: where that kernel lets the device through to all
-of L2's memory, and where it maps each packet, unmaps it, and gives its address to the next one. There its driver
-comes and goes, too, as often as QEMU would need to run out of references to that IOMMU."""
+of L2's memory, and where it maps each packet, unmaps it, and gives its address to the next one. There L2's
+driver is unbound and bound many times, too, by which QEMU could run out of references to that IOMMU."""
 import dataclasses
 import time
 
