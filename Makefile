@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# `make help` says what there is. demo, check and setup need root, and no more than git,
+# `make help` says what there is. demo, check, lint and setup need root, and no more than git,
 # make and apt; modules needs the headers of the kernel it builds for.
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
@@ -9,6 +9,8 @@ DRIVER := drivers/vdpa/virtio_lm
 OPTIONS ?=
 # for check: the tests to run, as `tools/lab/lab check --list` names them
 TESTS ?=
+# for lint: the files, named from here
+FILES ?=
 # for demo: device or svq
 LOG ?=
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-lm
@@ -22,6 +24,7 @@ help:
 	@echo "  make check            the tests; TESTS=\"migration lab\" for some"
 	@echo "  make check-long       the same and more in their long forms, hours; ends with a table of"
 	@echo "                        what was counted"
+	@echo "  make lint             checkpatch, shellcheck, pyflakes over the sources; FILES=... for some"
 	@echo "  make mutants          deliberate bugs, each of which a test must find"
 	@echo "  make kselftest        the kselftests alone, in an L1"
 	@echo "  make setup            tree, kernels, driver, QEMU: all that the above need"
@@ -55,6 +58,9 @@ check:
 
 check-long:
 	@$(LAB) check --long $(OPTIONS) $(TESTS)
+
+lint:
+	@$(LAB) lint $(FILES)
 
 mutants:
 	@$(LAB) check --verbose $(OPTIONS) mutants
@@ -93,5 +99,5 @@ docs:
 	@command -v sphinx-build >/dev/null || { echo "docs: there is no sphinx-build: install python3-sphinx" >&2; exit 1; }
 	sphinx-build -q -W Documentation Documentation/_build
 
-.PHONY: help setup demo soak check check-long mutants kselftest lab modules modules_install modules-log \
+.PHONY: help setup demo soak check check-long lint mutants kselftest lab modules modules_install modules-log \
 	modules-log_install modules-log_remove overlay clean distclean docs

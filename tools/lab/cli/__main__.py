@@ -77,6 +77,9 @@ def parser():
                      "ended goes on where it was, as long as this checkout and the options are the same")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
+    sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` runs them. "
+                  "Boots nothing, and needs no QEMU that is built.")
+    sub.add_argument("files", metavar="FILE", nargs="*", help="only these, named from the root of the checkout")
     sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by itself, or "
                   "behind an intel-iommu, which is fuzzed along; in as many processes as there are processors. What covers "
                   "more of the code is kept in the cache, and the next run goes on from there. An input that crashes is "

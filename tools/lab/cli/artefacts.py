@@ -146,6 +146,14 @@ class Qemu:
             say(f"  {file.read().strip()}")
         return self.folder()
 
+    def source(self):
+        """Its source as Debian has it: the folder."""
+        os.makedirs(f"{CACHE}/qemu", exist_ok=True)
+        if not self.folder() or not os.path.isdir(f"{self.folder()}/pristine"):
+            need_space(1000)
+            step("get QEMU's source", 30, ["sh", f"{SRC}/tools/qemu/build", *self.words, "--fetch", f"{CACHE}/qemu"])
+        return f"{self.folder()}/pristine"
+
     @staticmethod
     def sources():
         """Get the sources of all bases, for the tests of these."""

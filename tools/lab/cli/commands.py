@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from testlib import lint
 from vlm.l1 import LabError
 from vlm.lab import Lab, say
 from vlm.qmp import QMPError
@@ -97,6 +98,27 @@ def do_check(args):
     return runner.run(args.chosen, check, args.verbose, time.monotonic() - begin, whole)
 
 
+def do_lint(args):
+    """The programs that read the sources, over all of them or the files that are named."""
+    with SetupLock():
+        tools = make("tools")
+        qemu = Qemu("", "").source()
+    found = lint.checks(SRC, f"{tools}/scripts", f"{qemu}/scripts")
+    if args.files:
+        wanted = {f"{SRC}/{os.path.normpath(name)}" for name in args.files}
+        found = [check for check in found if wanted & set(check.paths)]
+        if unread := wanted - {path for check in found for path in check.paths}:
+            raise StepError(f"no program reads {', '.join(sorted(path.removeprefix(SRC + '/') for path in unread))}: "
+                            "name files from the root of the checkout, such as tools/lab/lab")
+    failed = 0
+    for check, text in lint.run(found):
+        if text:
+            failed += 1
+            print(check.title, *text.replace(f"{SRC}/", "").splitlines(), sep="\n  ", flush=True)
+    print(f"{len(found) - failed} passed, {failed} failed")
+    return int(failed > 0)
+
+
 def do_fuzz(args):
     """QEMU's fuzzer, for a while."""
     with SetupLock():
@@ -127,7 +149,8 @@ def do_fuzz(args):
     return 0
 
 
-COMMANDS = {"setup": do_setup, "up": do_up, "demo": do_demo, "soak": do_soak, "check": do_check, "fuzz": do_fuzz}
+COMMANDS = {"setup": do_setup, "up": do_up, "demo": do_demo, "soak": do_soak, "check": do_check, "lint": do_lint,
+            "fuzz": do_fuzz}
 
 
 def run(args):
@@ -140,5 +163,5 @@ def run(args):
     except KeyboardInterrupt:
         return 130
     finally:
-        if args.command in ("setup", "demo", "soak", "check", "fuzz"):
+        if args.command in ("setup", "demo", "soak", "check", "lint", "fuzz"):
             tell(f"logs: {RUN}")

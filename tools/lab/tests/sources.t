@@ -1,50 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=build cost=64
-"""The sources: licence lines, kernel style, kernel-doc, documents that build; and no script, in shell or in
-Python, of which its linter has anything to say."""
+"""The sources have licence lines and kernel style, kernel-doc and linters do not complain, and the documents build.
+`lab lint` finds what is wrong."""
 import os
 import re
+import shutil
 import subprocess
 
-from testlib import tap
+from testlib import lint, tap
 
 SRC = "/virtio-lm/src"
 RUN = "/virtio-lm/run/sources"
-QEMU = tap.qemu_dir() + "/bin"
-# what these check is the text of a file, not how it fits into a kernel tree
-IGNORE = "FILE_PATH_CHANGES,NOT_UNIFIED_DIFF"
-# what only kernel code can heed
-USERSPACE = ("VOLATILE,PREFER_DEFINED_ATTRIBUTE_MACRO,MACRO_ARG_REUSE,MACRO_WITH_FLOW_CONTROL,"
-             "SINGLE_STATEMENT_DO_WHILE_MACRO")
 
 
 def files(*folders, ext):
     """Files below those folders whose names end so."""
-    return sorted(os.path.join(at, name) for folder in folders
-                  for at, _, names in os.walk(f"{SRC}/{folder}") for name in names
-                  if name.endswith(ext))
-
-
-# a line of the first few that tells what a script is in; sourced ones have no other
-SHELL = re.compile(r"^(#!.*\b(ba|da)?sh\b|# shellcheck shell=)", re.M)
-PYTHON = re.compile(r"\A#!.*\bpython3?\b")
-HEAD_LINES = 5
-# of the user's, or built
-NO_SOURCES = ".git", "build", "_build", "__pycache__"
-
-
-def scripts_in(language, ext):
-    """All files of the checkout that say so, or whose names end so."""
-    found = []
-    for at, folders, names in os.walk(SRC):
-        folders[:] = [name for name in folders if name not in NO_SOURCES]
-        for path in [os.path.join(at, name) for name in names if os.path.isfile(os.path.join(at, name))]:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                head = "".join(file.readline(400) for _ in range(HEAD_LINES))
-            if language.search(head) or path.endswith(ext):
-                found.append(path)
-    return sorted(found)
+    return lint.files(SRC, *folders, ext=ext)
 
 
 def output(*command, cwd=SRC):
@@ -85,10 +57,33 @@ def added(name):
     return "".join(f"{line[1:]}\n" for line in hunk.split("\n") if line.startswith("+"))
 
 
+# for each program but kernel-doc, a file of the checkout and a line that it complains about
+WRONG = {"drivers/vdpa/virtio_lm/log.c": "int  wrong ;\n", "tools/lab/tests/tap.sh": "cd $1\n",
+         "tools/lab/tests/ways.t": "print(unknown)\n", "tools/qemu/tests/qtest/virtio-lm-test.c": "\tint wrong;\n"}
+
+
+def lint_finds(t):
+    """`lab lint` passes files that are right, and names those that are wrong."""
+    copy = f"{RUN}/checkout"
+    shutil.copytree(SRC, copy, symlinks=True, ignore=shutil.ignore_patterns(*lint.NO_SOURCES))
+
+    def told(status, *words):
+        text, have = output(f"{copy}/tools/lab/lab", "lint", *words)
+        if not t.ok(have == status, f"lab lint of {', '.join(words)} ends with {status}"):
+            t.note(text)
+        return text
+    # kernel-doc reads all of the driver at once
+    t.ok(f"{len(WRONG) + 1} passed, 0 failed" in told(0, *WRONG), "each program passes the files that are right")
+    for path, line in WRONG.items():
+        with open(f"{copy}/{path}", "a", encoding="utf-8") as file:
+            file.write(line)
+    text = told(1, *WRONG)
+    t.equal([path for path in WRONG if f"\n{path}: " not in f"\n{text}"], [], "it names each file that is wrong")
+    t.ok("no program reads no/such-file" in told(1, "no/such-file"), "it says that nothing reads that file")
+
+
 with tap.Tap() as t:
     os.makedirs(RUN)
-    scripts = tap.config().tools + "/scripts"
-
     licenced = [p for p in files("drivers", "include", "tools", "Documentation",
                                  ext=(".c", ".h", ".py", ".rs", ".t", ".rst", ".yaml", "Makefile", "Kconfig"))]
     t.ok(len(licenced) > 30, "there are sources to look at")
@@ -96,42 +91,9 @@ with tap.Tap() as t:
                if "SPDX-License-Identifier: GPL-2.0" not in open(p, encoding="utf-8").read(400)]
     t.equal(without, [], "every source file has its SPDX line")
 
-    kernel = files("drivers", "include", "samples", "tools/testing", "tools/lab/agent", ext=(".c", ".h"))
-    for path in kernel:
-        ignore = IGNORE + ("," + USERSPACE if path.startswith(f"{SRC}/tools/") else "")
-        text, status = output("perl", f"{scripts}/checkpatch.pl", "--no-tree", "--strict",
-                              "--terse", "--show-types", "--max-line-length=100",
-                              f"--ignore={ignore}", "--file", path)
-        if not t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: checkpatch --strict"):
-            t.note(text)
-
-    for path in files("patches", ext=".patch"):
-        short = path.removeprefix(SRC + "/")
-        if short.startswith("patches/qemu/"):
-            command = [f"{QEMU}/checkpatch.pl", "--no-tree"]
-        else:
-            # the commits that they name are the kernel's
-            command = [f"{scripts}/checkpatch.pl", "--no-tree", "--strict",
-                       f"--ignore={IGNORE},UNKNOWN_COMMIT_ID"]
-        text, status = output("perl", *command, "--terse", path)
-        if not t.ok(status == 0, f"{short}: checkpatch"):
-            t.note(text)
-
-    for path in files("tools/qemu", ext=(".c", ".h")):
-        # its rules for tests go by the path in QEMU's tree
-        text, status = output("perl", f"{QEMU}/checkpatch.pl", "--no-tree", "--terse",
-                              "-f", path.removeprefix(f"{SRC}/tools/qemu/"), cwd=f"{SRC}/tools/qemu")
-        if not t.ok(status == 0, f"{path.removeprefix(SRC + '/')}: QEMU's checkpatch"):
-            t.note(text)
-
     known, upward = layers()
     t.ok(len(known) > 10, f"the driver's layers are declared: {' '.join(known)}")
     t.equal(upward, [], "and none uses what is above it")
-
-    text, status = output("perl", f"{scripts}/kernel-doc", "-none", "-Wall",
-                          *files("drivers", "include", ext=(".c", ".h")))
-    if not t.ok(status == 0 and not text.strip(), "kernel-doc has nothing to say"):
-        t.note(text)
 
     text, status = output("sphinx-build", "-q", "-W", "-d", f"{RUN}/doctrees", "-b", "html",
                           "Documentation", f"{RUN}/html")
@@ -156,18 +118,14 @@ with tap.Tap() as t:
              for number, line in enumerate(open(path, encoding="utf-8"), 1) if pinned.search(line)]
     t.equal(found, [], "no file but tools/bases names a suite, or the exact version of a package")
 
-    for command, language, ext, known, wrong in (
-            # what a script sources is looked at with it
-            (("shellcheck", "--external-sources", "--source-path=SCRIPTDIR", "--format=gcc"), SHELL, ".sh",
-             "tools/lab/lab", "#!/bin/sh\ncd $1\n"),
-            (("pyflakes3",), PYTHON, ".py", "tools/lab/tests/sources.t", "print(unknown)\n")):
-        with open(f"{RUN}/wrong", "w", encoding="ascii") as file:
-            file.write(wrong)
-        text, status = output(*command, f"{RUN}/wrong")
-        t.ok(status == 1 and f"{RUN}/wrong:" in text, f"{command[0]} says what is wrong with a script")
-        scripts = scripts_in(language, ext)
-        t.ok(f"{SRC}/{known}" in scripts, f"{command[0]}: there are scripts to look at, {len(scripts)}, {known} for one")
-        for path in scripts:
-            text, status = output(*command, path)
-            if not t.ok(status == 0 and not text, f"{path.removeprefix(SRC + '/')}: {command[0]} has nothing to say"):
-                t.note(text)
+    found = lint.checks(SRC, f"{tap.config().tools}/scripts", f"{tap.qemu_dir()}/pristine/scripts")
+    for program, known in (("checkpatch.pl", "drivers/vdpa/virtio_lm/log.c"), ("shellcheck", "tools/lab/lab"),
+                           ("kernel-doc", "include/linux/virtio_lm.h"),
+                           ("pyflakes3", "tools/lab/tests/sources.t")):
+        t.ok(any(program in " ".join(check.command[:2]) and f"{SRC}/{known}" in check.paths for check in found),
+             f"{program} reads {known}")
+    for check, text in lint.run(found):
+        if not t.ok(not text, check.title):
+            t.note(text)
+
+    lint_finds(t)
