@@ -2,16 +2,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=build cost=64
 """The sources have licence lines and kernel style, kernel-doc and linters do not complain, and the documents build.
-`lab lint` finds what is wrong."""
+`lab lint` finds what is wrong. What documents and the examples for CI name is there."""
+import fnmatch
+import json
 import os
 import re
 import shutil
 import subprocess
 
+from cli import tests
 from testlib import lint, tap
 
 SRC = "/virtio-lm/src"
 RUN = "/virtio-lm/run/sources"
+# perl has a parser of YAML among its own modules
+PARSE = "local $/; print JSON::PP->new->encode(CPAN::Meta::YAML->read_string(<>)->[0]);"
 
 
 def files(*folders, ext):
@@ -19,9 +24,9 @@ def files(*folders, ext):
     return lint.files(SRC, *folders, ext=ext)
 
 
-def output(*command, cwd=SRC):
+def output(*command, cwd=SRC, stdin=""):
     """What a command says, on either stream, and its status."""
-    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE,
+    done = subprocess.run(command, cwd=cwd, text=True, input=stdin, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False)
     return done.stdout, done.returncode
 
@@ -82,6 +87,56 @@ def lint_finds(t):
     t.ok("no program reads no/such-file" in told(1, "no/such-file"), "it says that nothing reads that file")
 
 
+def ci_parts(name, parsed):
+    """Of an example for CI: image, shell commands, the folder that is cached, $XDG_CACHE_HOME, the report."""
+    if name == "github.yml":
+        job = parsed["jobs"]["kselftests"]
+        steps = {step["name"]: step for step in job["steps"]}
+        commands = [step["run"].strip() for step in job["steps"] if "run" in step]
+        return (job["container"]["image"], "\n".join(commands) + "\n",
+                steps["restore the lab's cache"]["with"]["path"], job["env"]["XDG_CACHE_HOME"],
+                steps["keep the report and the logs"]["with"]["path"] + "/*")
+    job = parsed["virtio-lm"]
+    return (job["image"], "\n".join(job["before_script"] + job["script"] + job["after_script"]) + "\n",
+            f"$CI_PROJECT_DIR/{job['cache']['paths'][0]}", job["variables"]["XDG_CACHE_HOME"],
+            job["artifacts"]["reports"]["junit"])
+
+
+def ci_examples(t):
+    """The examples for CI are YAML, and what they name is there."""
+    with open(f"{SRC}/Makefile", encoding="utf-8") as file:
+        targets = set(re.findall(r"^([\w-]+):", file.read(), re.M))
+    with open(f"{SRC}/tools/bases", encoding="utf-8") as file:
+        suite = re.search(r"^tree (\w+)$", file.read(), re.M)[1]
+    for path in f"{SRC}/examples/ci/github.yml", f"{SRC}/examples/ci/gitlab.yml":
+        name = os.path.basename(path)
+        with open(path, encoding="utf-8") as file:
+            text, status = output("perl", "-MCPAN::Meta::YAML", "-MJSON::PP", "-e", PARSE, stdin=file.read())
+        if not t.ok(status == 0, f"{name}: is YAML"):
+            t.note(text)
+            continue
+        image, commands, cached, home, report = ci_parts(name, json.loads(text))
+        t.equal(image, f"debian:{suite}", f"{name}: its image is of the lab's own suite")
+        with open(f"{RUN}/{name}.sh", "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh -e\n{commands}")
+        text, _ = output("shellcheck", "--enable=quote-safe-variables", f"{RUN}/{name}.sh")
+        t.equal(text, "", f"{name}: shellcheck has nothing to say of its commands")
+        makes = re.findall(r'^make -C virtio-lm ([\w-]+) TESTS="([^"]+)"$', commands, re.M)
+        t.ok(makes and {target for target, _ in makes} <= targets,
+             f"{name}: its targets are in the Makefile: {makes}")
+        asked = {word for _, words in makes for word in words.split()}
+        t.equal(sorted(asked - set(tests.find())), [], f"{name}: its tests are there: {' '.join(sorted(asked))}")
+        where, _ = output("env", "-u", "VIRTIO_LM_CACHE", f"XDG_CACHE_HOME={home}", "tools/lab/lab", "--help")
+        t.ok(cached == f"{home}/virtio-lm" and f"The cache is {cached}." in where,
+             f"{name}: it caches {cached}, the lab's cache")
+        # where lab check writes the report, this test runs
+        run = os.path.relpath(os.environ["LM_HOST_RUN"], os.environ["LM_HOST_CACHE"])
+        moved = re.search(r'^mv "\$XDG_CACHE_HOME/virtio-lm/(\S+)" (\S+)$', commands, re.M)
+        if t.ok(moved, f"{name}: takes the logs out of the cache") and not tap.long_form():
+            there = re.sub(f"^{moved[1]}/", f"{moved[2]}/", run) + "/junit.xml"
+            t.ok(fnmatch.fnmatch(there, report), f"{name}: its report is {report}, and {there} is written")
+
+
 with tap.Tap() as t:
     os.makedirs(RUN)
     licenced = [p for p in files("drivers", "include", "tools", "Documentation",
@@ -129,3 +184,4 @@ with tap.Tap() as t:
             t.note(text)
 
     lint_finds(t)
+    ci_examples(t)
