@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 # lab: group=build cost=64
-"""The sources have licence lines and kernel style, kernel-doc and linters do not complain, and the documents build.
+"""The sources have licence lines and kernel style, no linter complains, and the documents build.
 `lab lint` finds what is wrong. What documents and the examples for CI name is there."""
 import fnmatch
 import json
@@ -164,6 +164,16 @@ with tap.Tap() as t:
     told = {name for row in rows for name in row}
     names = {os.path.basename(path)[:-2] for path in files("tools/lab/tests", ext=".t")}
     t.equal(sorted(names - told), [], "lab.rst tells of each test of the lab")
+
+    # what a reader looks up is what they have seen
+    with open(f"{SRC}/Documentation/lab.rst", encoding="utf-8") as file:
+        table = file.read().partition("\nWhat the lab says:\n")[2].partition("\nWhat QEMU, the kernel")[0]
+    messages = re.findall(r"^``([^`]+)``", table, re.M)
+    scripts = [f"{SRC}/tools/{name}" for name in ("lab/lab", "lab/common.sh", "lab/l1-vdpa", "qemu/build")]
+    code = "".join(open(path, encoding="utf-8").read()
+                   for path in scripts + files("tools/lab/cli", "tools/lab/vlm", ext=".py"))
+    t.ok(len(messages) > 20, f"lab.rst explains messages of the lab: {len(messages)}")
+    t.equal([each for each in messages if each not in code], [], "and the lab prints each of them")
 
     # the archive drops a version one day, and a suite gets another name
     pinned = re.compile(r"\b(bookworm|trixie|forky|sid|experimental)\b|(?<!\d)\d+:\d+\.\d+[.\d]*(\+\w+)?-\d")
