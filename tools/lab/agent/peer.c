@@ -5,8 +5,9 @@
  * Waits for L2's stream, then sends L2 its own at RATE packets per second, and a quarter
  * as many that L2 holds back before it looks at them. Prints a line of key=value pairs each
  * second, one for each gap that is longer than GAP_NS, and one for each packet of L2 that
- * comes late. SIGTERM: it sends no more, waits until what is under way has arrived, prints a
- * line for each run of numbers that L2 has not got, then a last line, and ends.
+ * comes late. SIGTERM: it sends no more, waits until L2 tells that the last packet has arrived,
+ * for ARRIVE_NS at most, prints a line for each run of numbers that L2 has not got, then a last
+ * line, and ends.
  *
  * An L2 that is slow on a busy host has its packets wait, in a tap or in its socket. What waits
  * there is lost at some later time, for another reason than the one that is looked for. So no more
@@ -19,7 +20,9 @@
 #include "receiver.h"
 #include "sender.h"
 
+/* what may still come of packets that were overtaken, and how long a busy host may hold L2 up */
 #define QUIET_NS		(2 * NSEC_PER_SEC)
+#define ARRIVE_NS		(30 * NSEC_PER_SEC)
 #define LINE_NS			NSEC_PER_SEC
 #define GAP_NS			(NSEC_PER_SEC / 4)
 #define FEW_NS			(NSEC_PER_SEC / 10)
@@ -166,7 +169,7 @@ int main(int argc, char **argv)
 
 	for (;;) {
 		struct pollfd p = { .fd = s.fd, .events = POLLIN };
-		uint64_t now = now_ns();
+		uint64_t now = now_ns(), wait_ns;
 
 		while ((length = recv(s.fd, packet, sizeof(packet), 0)) >= 0) {
 			uint64_t last_ns = r.last_ns, late = r.late;
@@ -193,7 +196,8 @@ int main(int argc, char **argv)
 		}
 		if (stop && !stop_ns)
 			stop_ns = now;
-		if (stop_ns && (now - stop_ns > QUIET_NS || !r.sessions))
+		wait_ns = l2.highest + 1 < s.sent ? ARRIVE_NS : QUIET_NS;
+		if (stop_ns && (now - stop_ns > wait_ns || !r.sessions))
 			break;
 		if (r.sessions && !stop_ns && s.sent - l2.highest < under_way) {
 			sender_run(&s, &r, &mine);

@@ -12,6 +12,8 @@ from .l1 import LabError, die_with_parent
 # for the agent to check and dirty all of its memory once, which is no more than a quarter of L2's
 PASS_SECONDS = 8
 TAIL = 1 << 14
+# for the peer, which waits until L2 tells that all has arrived
+END_SECONDS = 60
 # What has to stay 0
 BAD = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
        "out_late", "in_late", "in_lost")
@@ -146,7 +148,7 @@ class Traffic:
     def finish(self):
         """Stop sending, wait for what is under way; the final counters."""
         self.proc.terminate()
-        self.proc.wait(timeout=15)
+        self.proc.wait(timeout=END_SECONDS)
         return self.counts()
 
 
