@@ -86,9 +86,9 @@ def refused(t, what, l1, why, capabilities=()):
     t.equal(l2.running(l1), "running", f"{what}: L2 runs on")
 
 
-def end(t, lab, traffic):
+def end(t, lab, traffic, provoked=None):
     """All that L2 holds is looked at once more, and accounted for (traffic.account()); the
-    kernels have nothing to report."""
+    kernels have nothing to report, except for what matches provoked."""
     here = next(l1 for l1 in lab.l1s if l2.alive(l1))
     traffic.wait_pass()
     # the agent's own account, over its serial port and not over the network
@@ -96,4 +96,4 @@ def end(t, lab, traffic):
     received = counts["out_received"]
     t.equal(l2.agent_count(here, "received", received), received, "L2's own counter is what its packets have said")
     l2.stop(here)
-    t.clean_logs(lab)
+    t.clean_logs(lab, provoked)

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=migration cost=100 variants=stock
+"""An L2 whose device is gone, as after its surprise removal, leaves its host, and has its network again at the
+destination: where the device goes while L2 migrates, and where it was gone before. A device that is gone writes
+nothing. So all of L2's RAM is sent at most once more for it, and the migration ends."""
+from testlib import nested, tap
+from testlib.faults import SLOW, first_pass
+from vlm import l2
+from vlm.migration import BANDWIDTH, Migration
+
+NODEV = "ret: -19"
+
+
+def leave(t, what, src, dst, traffic, gone_before):
+    """A migration with the source's device gone."""
+    with traffic.may_lose(what):
+        if gone_before:
+            src.misbehave(0, gone=True)
+        with Migration(src, dst, max_bandwidth=SLOW) as migration:
+            if not gone_before:
+                first_pass(t, migration)
+                src.misbehave(0, gone=True)
+            migration.cmd("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH})
+            t.note(migration.finish())
+        faults = l2.traced(src, "vhost_vdpa_log_fault")
+        t.equal([NODEV in line for line in faults], [True], f"{what}: L2's QEMU has asked it once, and not again")
+        t.ok("No such device" in l2.said(src), f"{what}: and says what it is about")
+        t.note(l2.said(src))
+        nested.well(t, what, traffic)
+    traffic.wait_pass()
+    src.misbehave(0, gone=False)
+
+
+with tap.Tap() as t, nested.make_lab() as lab:
+    here, there = lab.l1s
+    traffic = nested.boot(t, lab)
+    leave(t, "gone while L2 migrates", here, there, traffic, False)
+    leave(t, "gone before", there, here, traffic, True)
+    nested.end(t, lab, traffic, "device does not answer|its log cannot be ended")
