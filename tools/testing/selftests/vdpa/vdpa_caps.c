@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What a parent can do, what it has promised, and what VDPA_REQUIRE asks of it; see vdpa_util.h */
+/* What a parent can do, and what VDPA_REQUIRE asks of it; see vdpa_util.h */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +24,7 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_PACKED]		= "packed",
 	[CAP_ANY_ORDER]		= "any_order",
 	[CAP_VSTATS]		= "vstats",
+	[CAP_KNOWN_STATS]	= "known_stats",
 	[CAP_PROVISION]		= "provision",
 	[CAP_MAX_VQP]		= "max_vqp",
 	[CAP_NAMES]		= "names",
@@ -41,37 +42,6 @@ static const char * const cap_names[CAP_COUNT] = {
 	[CAP_UNBIND]		= "unbind",
 	[CAP_FAIL_NTH]		= "fail_nth",
 };
-
-/*
- * What a parent has promised, by its driver's name: here the lack of it is a
- * failure. Whatever depends on how the device was set up (a page per doorbell,
- * a peer on the wire, a kernel with a dirty log) is for VDPA_REQUIRE to name.
- */
-static const struct {
-	const char *parent;
-	uint32_t caps;
-} promises[] = {
-	{ "virtio_lm_vdpa",
-	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_SIZE |
-	  1 << CAP_VRING_GROUP | 1 << CAP_EVENT_IDX | 1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS |
-	  1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS | 1 << CAP_UNBIND |
-	  1 << CAP_NAMES | 1 << CAP_SET_MAC | 1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER |
-	  1 << CAP_CTRL_STRICT },
-	{ "vdpasim_net",
-	  1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE | 1 << CAP_VRING_GROUP |
-	  1 << CAP_VSTATS | 1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID |
-	  1 << CAP_CTRL },
-};
-
-static uint32_t promised(const char *parent)
-{
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(promises); i++)
-		if (!strcmp(parent, promises[i].parent))
-			return promises[i].caps;
-	return 0;
-}
 
 const char *vdpa_cap_name(enum vdpa_cap cap)
 {
@@ -112,7 +82,7 @@ int vdpa_required(uint32_t *caps)
 
 bool vdpa_must(const struct vdpa *v, enum vdpa_cap cap)
 {
-	return (promised(v->parent) | v->required) & 1U << cap;
+	return (vdpa_parent(v->parent)->promises | v->required) & 1U << cap;
 }
 
 /* Is the last queue a control virtqueue that can have an address space of its own? */
@@ -133,7 +103,7 @@ void vdpa_find_caps(struct vdpa *v)
 	void *page;
 
 	/* what no parent tells of itself is tried where it is promised or required */
-	v->caps = (promised(v->parent) | v->required) &
+	v->caps = (vdpa_parent(v->parent)->promises | v->required) &
 		  (1 << CAP_START_KICKS | 1 << CAP_ANY_ORDER | 1 << CAP_LOG_ASID |
 		   1 << CAP_CTRL_STRICT);
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_SUSPEND))
@@ -169,6 +139,8 @@ void vdpa_find_caps(struct vdpa *v)
 	/* before FEATURES_OK it is -EAGAIN for those that can */
 	if (vdpa_nl_vstats_get(v->name, 0, &info) != -EOPNOTSUPP)
 		v->caps |= 1 << CAP_VSTATS;
+	if (vdpa_parent(v->parent)->stats->name)
+		v->caps |= 1 << CAP_KNOWN_STATS;
 	page = mmap(NULL, getpagesize(), PROT_WRITE, MAP_SHARED, v->fd, 0);
 	if (page != MAP_FAILED) {
 		v->caps |= 1 << CAP_DOORBELL;

@@ -28,7 +28,6 @@
 #include "vdpa_nl.h"
 
 #define NAME		"vdpa_life"
-#define DRIVER		"/sys/bus/pci/drivers/virtio_lm_vdpa/"
 #define RING		32
 /* more than its queues need would only take time to pin */
 #define MEM_SIZE	(512UL << 10)
@@ -38,6 +37,7 @@
 
 struct life {
 	const char *pci;
+	const char *driver;	/* which the function is for */
 	uint64_t seed;
 	uint64_t rng;
 	uint64_t commands;	/* a sequence of their own: the steps are the same without them */
@@ -382,9 +382,17 @@ close:
 	vdpa_close(&l->v);
 }
 
+static int driver_attr(const struct life *l, const char *attr)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/%s/%s", l->driver, attr);
+	return vdpa_write_file(path, l->pci);
+}
+
 static void live(struct life *l)
 {
-	if (!did(l, "bind", vdpa_write_file(DRIVER "bind", l->pci)))
+	if (!did(l, "bind", driver_attr(l, "bind")))
 		return;
 	if (did(l, "dev_add", add(l))) {
 		drive(l);
@@ -393,24 +401,43 @@ static void live(struct life *l)
 			did(l, "dev_del", vdpa_nl_dev_del(NAME));
 	}
 	/* the one step that may not fail: there would not be a next life */
-	if (!did(l, "unbind", vdpa_write_file(DRIVER "unbind", l->pci)))
+	if (!did(l, "unbind", driver_attr(l, "unbind")))
 		ksft_exit_fail_msg("seed %llu: cannot unbind %s: %s\n",
 				   (unsigned long long)l->seed, l->pci, strerror(l->err));
 }
 
+/* The driver that the function is for: its driver_override */
+static bool read_driver(const char *pci, char *driver, int size)
+{
+	char path[128];
+	FILE *file;
+	bool read;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override", pci);
+	file = fopen(path, "r");
+	if (!file)
+		return false;
+	read = fgets(driver, size, file);
+	fclose(file);
+	driver[strcspn(driver, "\n")] = '\0';
+	/* which is what the kernel says of none */
+	return read && *driver && strcmp(driver, "(null)");
+}
+
 int main(int argc, char **argv)
 {
-	char line[LINE_LEN], *word;
+	char line[LINE_LEN], driver[64] = "", *word;
 	struct life l;
 
-	if (argc != 2) {
+	if (argc != 2 || !read_driver(argv[1], driver, sizeof(driver))) {
 		fprintf(stderr, "usage: vdpa_lifetime PCI <seeds\n"
-			"PCI: the function's address; no driver is bound to it, and its driver_override is virtio_lm_vdpa\n");
+			"PCI: the function's address; no driver is bound to it, and its driver_override names the one to test\n");
 		return KSFT_SKIP;
 	}
 	while (fgets(line, sizeof(line), stdin)) {
 		memset(&l, 0, sizeof(l));
 		l.pci = argv[1];
+		l.driver = driver;
 		l.seed = strtoull(line, &word, 0);
 		l.late = strstr(word, "late");
 		rng_init(&l.rng, l.seed, "lifetime");

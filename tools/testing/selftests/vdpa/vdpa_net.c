@@ -800,11 +800,11 @@ static void count(struct __test_metadata *_metadata, struct net *n, struct count
 }
 
 /*
- * How many of the statistics of a queue have a meaning that is known here, and are right: of those
- * that count, what they have counted from @from to @to.
+ * How many of the statistics of a queue have a meaning that is known (vdpa_parents.c), and are
+ * right: of those that count, what they have counted from @from to @to.
  */
-static unsigned int right_stats(const struct count *from, const struct count *to, char *wrong,
-				size_t size)
+static unsigned int right_stats(const struct vdpa_parent *parent, const struct count *from,
+				const struct count *to, char *wrong, size_t size)
 {
 	unsigned int i, right = 0;
 
@@ -814,16 +814,22 @@ static unsigned int right_stats(const struct count *from, const struct count *to
 		uint64_t now = to->info.stats[i].value, want;
 		uint64_t more = now - from->info.stats[i].value;
 
-		if (!strcmp(name, "kicks"))
+		switch (vdpa_stat_kind(parent, name)) {
+		case STAT_KICKS:
 			want = to->kicks - from->kicks;
-		else if (!strcmp(name, "calls"))
+			break;
+		case STAT_CALLS:
 			want = to->calls - from->calls;
-		else if (!strcmp(name, "rx packets") || !strcmp(name, "tx packets"))
+			break;
+		case STAT_PACKETS:
 			want = (uint16_t)(to->used - from->used);
-		else if (!strcmp(name, "avail_idx") || !strcmp(name, "used_idx"))
+			break;
+		case STAT_INDEX:
 			want = more - now + to->used;
-		else
+			break;
+		default:
 			continue;
+		}
 		if (to->info.stats[i].has_value && more == want)
 			right++;
 		else
@@ -835,12 +841,13 @@ static unsigned int right_stats(const struct count *from, const struct count *to
 
 /*
  * Vendor statistics of every queue, and of none beyond the last. Each that has a meaning known here
- * (Documentation/virtio-lm-driver.rst, vdpa_sim_net.c) is what was done.
+ * is what was done.
  */
 TEST_F_TIMEOUT(running, vendor_statistics, TEST_SECONDS)
 {
-	unsigned int lm = !strcmp(self->v.parent, "virtio_lm_vdpa"), right;
+	const struct vdpa_parent *parent = vdpa_parent(self->v.parent);
 	struct count from[2], to[2];
+	unsigned int right;
 	struct net *n = &self->n;
 	struct vdpa *v = &self->v;
 	struct vdpa_nl_info info;
@@ -849,6 +856,7 @@ TEST_F_TIMEOUT(running, vendor_statistics, TEST_SECONDS)
 	uint32_t q;
 
 	NEED(v, CAP_VSTATS);
+	NEED(v, CAP_KNOWN_STATS);
 	NEED(v, CAP_SUSPEND);
 	NEED(v, CAP_RESUME);
 	ASSERT_NET(n, net_traffic(n, 50, 50));
@@ -868,12 +876,12 @@ TEST_F_TIMEOUT(running, vendor_statistics, TEST_SECONDS)
 		end = deadline(STATS_MS);
 		do {
 			count(_metadata, n, &to[q], q);
-			right = right_stats(&from[q], &to[q], wrong, sizeof(wrong));
+			right = right_stats(parent, &from[q], &to[q], wrong, sizeof(wrong));
 		} while (*wrong && !expired(end));
 		EXPECT_EQ('\0', *wrong) {
 			TH_LOG("queue %u: %s", q, wrong);
 		}
-		EXPECT_LE(lm ? 4 : 1, right) {
+		EXPECT_LE(parent->data_stats, right) {
 			TH_LOG("queue %u: %u statistics have a meaning", q, right);
 		}
 		EXPECT_LE(100, (uint16_t)(to[q].used - from[q].used));

@@ -38,6 +38,7 @@ enum vdpa_cap {
 	CAP_PACKED,		/* VIRTIO_F_RING_PACKED */
 	CAP_ANY_ORDER,		/* what it is told is kept until it can be carried out */
 	CAP_VSTATS,		/* vendor statistics */
+	CAP_KNOWN_STATS,	/* whose meaning is in vdpa_parents.c */
 	CAP_PROVISION,		/* mac, mtu and features are given at creation */
 	CAP_MAX_VQP,		/* so is the number of queue pairs */
 	CAP_NAMES,		/* a bad name is refused, and not tried: some kernels warn of it */
@@ -62,7 +63,7 @@ struct vdpa {
 	char path[64];
 	char name[64];		/* on the vDPA bus */
 	char mgmt_bus[32];	/* management device: "pci" or "" */
-	char mgmt_dev[64];	/* "0000:01:00.0", "vdpasim_net" */
+	char mgmt_dev[64];	/* "0000:01:00.0", or a name */
 	char parent[64];	/* name of the parent's driver */
 	uint32_t caps;		/* 1 << enum vdpa_cap */
 	uint32_t required;	/* those that VDPA_REQUIRE names */
@@ -79,6 +80,33 @@ struct vdpa {
 	size_t mem_used;
 	int memfd;
 };
+
+/* What a statistic of a virtqueue counts, or is */
+enum vdpa_stat_kind {
+	STAT_UNKNOWN,
+	STAT_KICKS,		/* kicks that have come from the VMM */
+	STAT_CALLS,		/* calls that it was sent */
+	STAT_PACKETS,		/* used buffers, one for each packet */
+	STAT_INDEX,		/* index in the ring: the same for both sides while it is at rest */
+	STAT_COMMANDS,		/* commands, or those of one kind */
+	STAT_ERRORS,		/* commands that were refused */
+};
+
+struct vdpa_stat {
+	const char *name;
+	enum vdpa_stat_kind kind;
+};
+
+/* What is known of a parent by its driver's name; the table is in vdpa_parents.c */
+struct vdpa_parent {
+	const char *name;
+	uint32_t promises;		/* 1 << enum vdpa_cap */
+	const struct vdpa_stat *stats;	/* ends with one without a name */
+	unsigned int data_stats;	/* of those, how many each data queue has at least */
+};
+
+const struct vdpa_parent *vdpa_parent(const char *driver);
+enum vdpa_stat_kind vdpa_stat_kind(const struct vdpa_parent *parent, const char *name);
 
 const char *vdpa_dev_path(void);
 int vdpa_open(struct vdpa *v);
