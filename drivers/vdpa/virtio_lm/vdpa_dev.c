@@ -130,7 +130,8 @@ static int virtio_lm_reset(struct vdpa_device *vdpa)
 	int ret;
 
 	scoped_guard(mutex, &vlm->lock) {
-		if (vlm->user != task_tgid_nr(current))
+		/* One that ends: virtio_lm_reset_map() comes only if it has mapped memory */
+		if (vlm->user != task_tgid_nr(current) || current->flags & PF_EXITING)
 			virtio_lm_forget_mac(vlm);
 		vlm->user = task_tgid_nr(current);
 		get_task_comm(vlm->comm, current->group_leader);
