@@ -151,8 +151,7 @@ int virtio_lm_plan(struct virtio_lm_func *func, const struct vdpa_dev_set_config
 	plan->pairs = ret;
 	plan->device_pairs = device_pairs;
 	plan->nvqs = 2 * plan->pairs + !!(plan->offer & BIT_ULL(VIRTIO_NET_F_CTRL_VQ));
-	/* vdpa(8) finds the control virtqueue by it, also of a device that has no such field */
-	if (virtio_lm_multiqueue(plan->offer) || plan->software_ctrl)
+	if (virtio_lm_multiqueue(plan->offer))
 		plan->config.max_pairs = plan->pairs;
 	return 0;
 }
