@@ -8,7 +8,7 @@ device: that of the driver's own, by default, and the device's."""
 import subprocess
 import time
 
-from testlib import kselftest, tap
+from testlib import kselftest, tap, vdpa
 from vlm import l2, net
 
 MAC, OTHER_MAC = "52:54:00:77:00:02", "52:54:00:77:00:0a"
@@ -21,17 +21,9 @@ FILTER_SECONDS = 30
 FEATURES = sum(1 << bit for bit in (3, 5, 15, 16, 17, 18, 22, 32, 33))
 
 
-def bind(l1, driver):
-    """Give the vDPA device vdpa0 to that bus driver."""
-    l1.sh(f"""cd /sys/bus/vdpa/devices/vdpa0
-        [ ! -e driver ] || echo vdpa0 >driver/unbind
-        echo {driver} >driver_override
-        echo vdpa0 >/sys/bus/vdpa/drivers/{driver}/bind""")
-
-
 def interface(l1):
     """The network interface that virtio_vdpa's device has: its parent is who does its DMA."""
-    bind(l1, "virtio_vdpa")
+    vdpa.bind(l1, "virtio_vdpa")
     return l1.sh(f"ls /sys/bus/pci/devices/{l1.pci(0)}/virtio*/net").strip()
 
 
@@ -65,7 +57,7 @@ with tap.Tap() as t:
             t.equal(l1.sh(f"cat /sys/class/net/{name}/address").strip(), MAC, f"bind {n}: an interface with the MAC")
             up(l1, name)
             answers(t, l1, f"bind {n}")
-            bind(l1, "vhost_vdpa")
+            vdpa.bind(l1, "vhost_vdpa")
             t.equal(l1.run(["sh", "-c", f": <>{l2.NODE}"]).stderr, "", f"bind {n}: then it is vhost-vdpa's, and opens")
         l1.sh("vdpa dev del vdpa0")
 
