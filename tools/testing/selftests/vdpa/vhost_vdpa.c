@@ -266,7 +266,7 @@ TEST_F(device, status)
 TEST_F(device, config)
 {
 	struct vdpa *v = &self->v;
-	uint8_t whole[256], part[256];
+	uint8_t whole[4096], part[4096];	/* some parents tell the length of the BAR's part */
 	struct vdpa_nl_info info;
 	struct virtio_net_config *c = (void *)whole;
 	struct {
