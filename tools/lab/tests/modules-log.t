@@ -102,12 +102,12 @@ before=$(vdpa)
 ok $? "it is installed"
 vdpa | grep -q /updates/virtio-lm-log/vdpa.ko
 ok $? "and comes before the kernel's own"
-vdpa virtio_lm_vdpa | grep -q /updates/virtio-lm-log/virtio_lm_vdpa.ko
+vdpa virtio_lm_vdpa | grep -q /updates/virtio-lm-log/virtio-lm-vdpa.ko
 ok $? "and before another driver of the same name, which was there first"
 # and one that comes later
 cp "$out/virtio_lm_vdpa.ko" "$kernel/updates"
 depmod -b "$INSTALL_MOD_PATH" -C "$INSTALL_MOD_PATH/etc/depmod.d" "$release" 2>/dev/null
-vdpa virtio_lm_vdpa | grep -q /updates/virtio-lm-log/virtio_lm_vdpa.ko
+vdpa virtio_lm_vdpa | grep -q /updates/virtio-lm-log/virtio-lm-vdpa.ko
 ok $? "and before one that is installed afterwards"
 "$tool" remove -k "$release" >"$out.said" 2>&1
 ok $? "it is removed"
