@@ -38,6 +38,7 @@ help:
 	@echo "  make modules-log      build it with a dirty log, and the kernel's vdpa modules as a set"
 	@echo "                        (RELEASE=<uname -r>, SOURCE=<kernel source>, OUT=<folder>)"
 	@echo "  make modules-log_install, modules-log_remove    that set"
+	@echo "  make deb              a Debian package of it for DKMS, in DEB=<folder> (needs debhelper, dh-dkms)"
 	@echo "A kernel tree of yours:"
 	@echo "  make overlay KTREE=<tree>   lay driver, selftests and documents over it, and build the"
 	@echo "                        selftests there; no file of another's is overwritten"
@@ -85,6 +86,10 @@ modules-log_install:
 modules-log_remove:
 	tools/linux/modules-log remove -k $(RELEASE)
 
+DEB ?= build/deb
+deb:
+	tools/linux/deb $(DEB)
+
 overlay:
 	@tools/linux/overlay "$(KTREE)"
 
@@ -100,4 +105,4 @@ docs:
 	sphinx-build -q -W Documentation Documentation/_build
 
 .PHONY: help setup demo soak check check-long lint mutants kselftest lab modules modules_install modules-log \
-	modules-log_install modules-log_remove overlay clean distclean docs
+	modules-log_install modules-log_remove deb overlay clean distclean docs
