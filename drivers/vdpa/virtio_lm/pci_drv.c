@@ -288,3 +288,6 @@ module_pci_driver(virtio_lm_pci_driver);
 
 MODULE_DESCRIPTION("vDPA driver for virtio-net PCI functions with live-migration registers");
 MODULE_LICENSE("GPL");
+#ifdef VIRTIO_LM_VDPA_VERSION
+MODULE_VERSION(VIRTIO_LM_VDPA_VERSION);
+#endif

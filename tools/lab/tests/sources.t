@@ -137,6 +137,21 @@ def ci_examples(t):
             t.ok(fnmatch.fnmatch(there, report), f"{name}: its report is {report}, and {there} is written")
 
 
+def one_version(t):
+    """The version is in one place."""
+    with open(f"{SRC}/dkms.conf", encoding="utf-8") as file:
+        version = re.search(r'^PACKAGE_VERSION="(.*)"$', file.read(), re.M)
+    t.ok(version, "dkms.conf has the version")
+    with open(f"{SRC}/debian/changelog", encoding="utf-8") as file:
+        first = re.match(r"virtio-lm \((.*?)\)", file.readline())
+    t.equal(first and first[1], version[1], "debian/changelog begins with that one")
+    # where somebody would write it once more
+    written = re.compile(r"MODULE_VERSION\(\s*\"|#define\s+VIRTIO_LM_VDPA_VERSION\b|^\.TH .*\d\.\d", re.M)
+    again = [path.removeprefix(f"{SRC}/") for path in files("drivers", "include", "Documentation/man", ext="")
+             if written.search(open(path, encoding="utf-8", errors="replace").read())]
+    t.equal(again, [], "and no other file has a version of its own")
+
+
 with tap.Tap() as t:
     os.makedirs(RUN)
     licenced = [p for p in files("drivers", "include", "tools", "Documentation",
@@ -174,6 +189,7 @@ with tap.Tap() as t:
                    for path in scripts + files("tools/lab/cli", "tools/lab/vlm", ext=".py"))
     t.ok(len(messages) > 20, f"lab.rst explains messages of the lab: {len(messages)}")
     t.equal([each for each in messages if each not in code], [], "and the lab prints each of them")
+    one_version(t)
 
     # the archive drops a version one day, and a suite gets another name
     pinned = re.compile(r"\b(bookworm|trixie|forky|sid|experimental)\b|(?<!\d)\d+:\d+\.\d+[.\d]*(\+\w+)?-\d")
