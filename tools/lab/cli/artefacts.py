@@ -41,9 +41,10 @@ ARTEFACTS = {
                              "drivers", "include"), 6),
     "tools": Artefact("helpers", "build the lab's helpers and the kselftests", 10,
                       ("tools/lab/agent", "tools/testing", "samples", "include"), 10, "tools"),
-    "dpdk": Artefact("dpdk", "get Debian's DPDK", 30, ("tools/lab/unpack",), 2, mib=500, optional=True),
+    "dkms": Artefact("dkms", "get Debian's DKMS and debhelper", 5, ("tools/lab/debs",), 2, optional=True),
+    "dpdk": Artefact("dpdk", "get Debian's DPDK", 30, ("tools/lab/debs", "tools/lab/unpack"), 2, mib=500, optional=True),
     "vhost-crate": Artefact("vhost-crate", "build a program with Debian's vhost crate", 90,
-                            ("tools/lab/unpack", "tools/lab/vdpa-net.rs"), 2, mib=1000, optional=True),
+                            ("tools/lab/debs", "tools/lab/unpack", "tools/lab/vdpa-net.rs"), 2, mib=1000, optional=True),
 }
 
 
