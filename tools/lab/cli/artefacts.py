@@ -43,6 +43,8 @@ ARTEFACTS = {
                       ("tools/lab/agent", "tools/testing", "samples", "include"), 10, "tools"),
     "dkms": Artefact("dkms", "get Debian's DKMS and debhelper", 5, ("tools/lab/debs",), 2, optional=True),
     "dpdk": Artefact("dpdk", "get Debian's DPDK", 30, ("tools/lab/debs", "tools/lab/unpack"), 2, mib=500, optional=True),
+    "libvirt": Artefact("libvirt", "get Debian's libvirt", 30, ("tools/lab/debs", "tools/lab/unpack"), 2, mib=300,
+                        optional=True),
     "vhost-crate": Artefact("vhost-crate", "build a program with Debian's vhost crate", 90,
                             ("tools/lab/debs", "tools/lab/unpack", "tools/lab/vdpa-net.rs"), 2, mib=1000, optional=True),
 }

@@ -24,7 +24,7 @@ from .options import SRC, UsageError
 FOLDER = f"{SRC}/tools/lab/tests"
 VARIANTS = ("stock", *kernels.VARIANTS)
 # those that artefacts.ARTEFACTS has, and kinds of QEMU, which do_check() of commands.py has made
-NEEDS = ("dkms", "dpdk", "vhost-crate", "qemu-fuzz", "qemu-sources", "qemu-tsan")
+NEEDS = ("dkms", "dpdk", "libvirt", "vhost-crate", "qemu-fuzz", "qemu-sources", "qemu-tsan")
 GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab")
 FORMS = ("both", "long")
 DECLARATION = re.compile(r"^# lab: (.*)$", re.M)

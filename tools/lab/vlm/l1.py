@@ -95,8 +95,7 @@ class L1:
                 "-append", f"{append} {c.append}".strip(),
                 "-msg", "timestamp=on", "-D", self.trace_log, "-trace", "virtio_lm_*",
                 "-device", c.iommu]
-        for tag, path, readonly in (("root", "/", "on"), ("lm", "/virtio-lm", "on"),
-                                    ("run", self.share, "off")):
+        for tag, path, readonly in self.shares():
             args += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
                                 f"readonly={readonly},multidevs=remap"]
         args += ["-netdev", f"tap,id=mgr,ifname={self.mgr_tap},script=no,downscript=no,vhost=off",
@@ -111,6 +110,10 @@ class L1:
                                 + (f",queues={c.queues}" if c.queues > 1 else ""),
                      "-device", self.function(n)]
         return args + shlex.split(c.qemu_args)
+
+    def shares(self):
+        """What it has of L0 over 9p: tag, folder, whether it is read-only."""
+        return ("root", "/", "on"), ("lm", "/virtio-lm", "on"), ("run", self.share, "off")
 
     def function(self, n):
         """QEMU's -device for the vdpa function of that number."""

@@ -207,6 +207,11 @@ def dirty_log(l1):
         text = conn.cmd("human-monitor-command", command_line="info network")
     finally:
         conn.close()
+    return dirty_log_of(text)
+
+
+def dirty_log_of(text):
+    """The same, of what its monitor says to `info network`."""
     found = re.search(r"dirty-log=(\w+)", text)
     return found.group(1) if found else "unknown"
 
