@@ -251,10 +251,14 @@ def counters(t, l1):
     l1.qmp("trace-event-set-state", name="virtio_pci_notify_write", enable=True)
     since = time.time()
     l2.take_over(l1, 0, "v", mac="")
+    # not before: it would have the device once already, and indices begin anew with each driver
+    l1.sh("modprobe virtio_vdpa")
     vdpa.bind(l1, "virtio_vdpa", "v")
     nic = f"/sys/bus/pci/devices/{l1.pci(0)}/virtio*"
     name = l1.sh(f"ls {nic}/net").strip()
     l1.sh(f"""ip addr add {net.L2_DATA}/24 dev {name}
+        # or it would go on sending
+        echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6
         ip link set {name} up
         ethtool -L {name} combined 2
         ip link set {name} address {OTHER_MAC} promisc on
@@ -292,7 +296,7 @@ with tap.Tap() as t:
     props = ";".join(f"{kselftest.PROPS},{more}" for more, _, _ in FUNCTIONS)
     with tap.make_lab(devices=len(FUNCTIONS), queues=2, device_props=props, vdpa_modules="stock") as lab:
         l1 = lab.l1s[0]
-        t.note(l1.sh("modprobe virtio_vdpa && vdpa -V"))
+        t.note(l1.sh("modprobe vdpa && vdpa -V"))
         host = [host_features(l1, n) for n in range(len(FUNCTIONS))]
         defaults(t, l1, host)
         for kind in kinds(host):
