@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=300,100 variants=stock,newest needs=dkms
+# lab: group=build cost=400,100 variants=stock,newest needs=dkms form=long
 """The Debian package of the driver, by Debian's own tools: in an L1, apt and DKMS install it, and udev gives
 functions to the driver, but not those that the administrator has opted out; it is upgraded, and removed without
 a trace. It stands beside the set with a dirty log, and (package-newest) follows a new kernel.
 
 `make deb` and all that needs no device run in a system of testlib/debian.py. DKMS compiles there, too: an L1
 without KVM takes minutes for it. What it has built comes to L1 as a tarball of DKMS's, at the place where the
-package's own postinst looks for one. In the long form there is none, and L1 compiles."""
+package's own postinst looks for one."""
 import glob
 import os
 import re
@@ -191,10 +191,9 @@ def in_l1(t, lab, packages):
 
     def apt(number, deb):
         shutil.copy(deb, l1.share)
-        if not tap.long_form():
-            shutil.copy(f"{deb}.dkms.tar.gz", f"{l1.share}/dkms.tar.gz")
-            l1.sh(f"""mkdir -p /usr/share/{PACKAGE}
-                cp /virtio-lm/run/dkms.tar.gz /usr/share/{PACKAGE}/{DKMS}-{number}.dkms.tar.gz""")
+        shutil.copy(f"{deb}.dkms.tar.gz", f"{l1.share}/dkms.tar.gz")
+        l1.sh(f"""mkdir -p /usr/share/{PACKAGE}
+            cp /virtio-lm/run/dkms.tar.gz /usr/share/{PACKAGE}/{DKMS}-{number}.dkms.tar.gz""")
         begin = time.monotonic()
         said = l1.sh(f"{install('/virtio-lm/run/' + os.path.basename(deb))} 2>&1", timeout=SECONDS)
         t.equal(state(l1), [(number, release, "installed")], f"apt and DKMS install {number}")
