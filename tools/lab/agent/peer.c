@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * L0's peer of the agent: peer ADDRESS L2 RATE
+ * L0's peer of the agent: peer ADDRESS L2 RATE [STEP]
  *
  * Waits for L2's stream, then sends L2 its own at RATE packets per second, and a quarter
  * as many that L2 holds back before it looks at them. Prints a line of key=value pairs each
@@ -8,6 +8,10 @@
  * comes late. SIGTERM: it sends no more, waits until L2 tells that the last packet has arrived,
  * for ARRIVE_NS at most, prints a line for each run of numbers that L2 has not got, then a last
  * line, and ends.
+ *
+ * With STEP, in ms, it also prints a line for each time of that length: the packets that have
+ * come in it in both directions, and their mean round trip. A gap is then one that is longer
+ * than STEP. The first line says when the peer has begun, by the clock that traces have.
  *
  * An L2 that is slow on a busy host has its packets wait, in a tap or in its socket. What waits
  * there is lost at some later time, for another reason than the one that is looked for. So no more
@@ -36,7 +40,18 @@ static void on_signal(int signo)
 	stop = 1;
 }
 
+/* What has come in one step */
+struct step {
+	uint64_t length_ns;	/* 0 if nobody wants to know */
+	uint64_t next_ns;
+	uint64_t out;		/* L2's count at its beginning */
+	uint64_t in;
+	uint64_t rtt_ns;	/* of all of them together */
+	uint64_t rtts;
+};
+
 struct progress {
+	uint64_t least_gap_ns;	/* a shorter one is none */
 	uint64_t received;	/* L2's count when it last moved */
 	uint64_t at_ns;
 	uint64_t gap_ns;
@@ -67,9 +82,9 @@ static uint64_t when_ms(uint64_t at_ns, uint64_t begin_ns)
 	return at_ns ? (at_ns - begin_ns) / 1000000 : 0;
 }
 
-static void gap_line(const char *direction, uint64_t ns, uint64_t begin_ns)
+static void gap_line(const char *direction, uint64_t ns, uint64_t begin_ns, uint64_t least_ns)
 {
-	if (ns > GAP_NS)
+	if (ns > least_ns)
 		printf("gap direction=%s ms=%llu at_ms=%llu\n", direction,
 		       (unsigned long long)ns / 1000000,
 		       (unsigned long long)when_ms(now_ns(), begin_ns));
@@ -83,13 +98,39 @@ static void progress_note(struct progress *g, const struct report *l2, uint64_t 
 	if (l2->received == g->received)
 		return;
 	if (g->at_ns)
-		gap_line("out", now - g->at_ns, begin_ns);
+		gap_line("out", now - g->at_ns, begin_ns, g->least_gap_ns);
 	if (g->at_ns && now - g->at_ns > g->gap_ns) {
 		g->gap_ns = now - g->at_ns;
 		g->gap_at_ns = now;
 	}
 	g->received = l2->received;
 	g->at_ns = now;
+}
+
+static void rtt_note(struct progress *g, struct step *step, uint64_t ns)
+{
+	if (ns > g->rtt_max_ns)
+		g->rtt_max_ns = ns;
+	step->rtt_ns += ns;
+	step->rtts++;
+}
+
+/* The steps that are over; one in which this process did not run is empty */
+static void step_lines(struct step *step, uint64_t begin_ns, uint64_t in, uint64_t out)
+{
+	while (step->length_ns && now_ns() >= step->next_ns) {
+		printf("step");
+		print_pair("at_ms", when_ms(step->next_ns, begin_ns));
+		print_pair("in", in - step->in);
+		print_pair("out", out - step->out);
+		print_pair("rtt_us", step->rtts ? step->rtt_ns / step->rtts / 1000 : 0);
+		printf("\n");
+		step->in = in;
+		step->out = out;
+		step->rtt_ns = 0;
+		step->rtts = 0;
+		step->next_ns += step->length_ns;
+	}
 }
 
 static void line(const char *what, uint64_t begin_ns, const struct sender *s,
@@ -135,7 +176,9 @@ int main(int argc, char **argv)
 	static struct run lost[STREAM_RUNS];
 	struct sigaction action = { .sa_handler = on_signal };
 	struct report l2 = {}, mine = {}, got = {};
-	struct progress g = {};
+	struct progress g = { .least_gap_ns = GAP_NS };
+	struct step step = {};
+	struct timespec clock;
 	uint64_t begin_ns, line_ns, out_session = 0;
 	uint64_t stop_ns = 0, few_ns = 0;
 	struct sender s, held;
@@ -145,8 +188,8 @@ int main(int argc, char **argv)
 	struct header h;
 	ssize_t length;
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: peer ADDRESS L2 RATE\n");
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "usage: peer ADDRESS L2 RATE [STEP]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -166,6 +209,20 @@ int main(int argc, char **argv)
 	}
 	begin_ns = now_ns();
 	line_ns = begin_ns + LINE_NS;
+	if (argc == 5) {
+		step.length_ns = strtoull(argv[4], NULL, 0) * 1000000;
+		if (!step.length_ns) {
+			fprintf(stderr, "peer: bad STEP %s\n", argv[4]);
+			return 2;
+		}
+		step.next_ns = begin_ns + step.length_ns;
+		g.least_gap_ns = step.length_ns;
+		clock_gettime(CLOCK_REALTIME, &clock);
+		printf("begin");
+		print_pair("unix_us", (uint64_t)clock.tv_sec * 1000000 +
+			   (uint64_t)clock.tv_nsec / 1000);
+		printf("\n");
+	}
 
 	for (;;) {
 		struct pollfd p = { .fd = s.fd, .events = POLLIN };
@@ -181,10 +238,9 @@ int main(int argc, char **argv)
 				       (unsigned long long)h.number, (unsigned long long)r.highest,
 				       (unsigned long long)when_ms(now_ns(), begin_ns));
 			if (last_ns)
-				gap_line("in", r.last_ns - last_ns, begin_ns);
-			if (h.echo_ns > begin_ns && now_ns() > h.echo_ns + h.hold_ns &&
-			    now_ns() - h.echo_ns - h.hold_ns > g.rtt_max_ns)
-				g.rtt_max_ns = now_ns() - h.echo_ns - h.hold_ns;
+				gap_line("in", r.last_ns - last_ns, begin_ns, g.least_gap_ns);
+			if (h.echo_ns > begin_ns && now_ns() > h.echo_ns + h.hold_ns)
+				rtt_note(&g, &step, now_ns() - h.echo_ns - h.hold_ns);
 			/* until L2 has seen our session its counts are of another one */
 			if (h.echo_ns > begin_ns)
 				out_session = s.session;
@@ -194,6 +250,7 @@ int main(int argc, char **argv)
 				lost_note(lost, &s, &l2);
 			}
 		}
+		step_lines(&step, begin_ns, r.received, l2.received);
 		if (stop && !stop_ns)
 			stop_ns = now;
 		wait_ns = l2.highest + 1 < s.sent ? ARRIVE_NS : QUIET_NS;

@@ -49,9 +49,10 @@ class Window:
 class Traffic:
     """The stream in both directions, from construction to finish(). pairs: of queues that L2 uses. With
     several, a flow that goes over to another queue may overtake itself: the host's tap, L2's kernel and
-    L2's device keep an order within each queue alone."""
+    L2's device keep an order within each queue alone. step_ms: have the peer tell what has come in each
+    step of that length, see steps() and gaps()."""
 
-    def __init__(self, lab, name="traffic", pairs=1):
+    def __init__(self, lab, name="traffic", pairs=1, step_ms=None):
         config = lab.config
         self.log = f"{lab.run_dir}/{name}.log"
         self.pages = agent_mib(config) << 8
@@ -61,7 +62,8 @@ class Traffic:
         # those of two seconds, or as many as say enough
         self.some = min(2 * config.rate, 50)
         with open(self.log, "w", encoding="ascii") as file:
-            self.proc = subprocess.Popen([f"{config.tools}/peer", net.L0_DATA, net.L2_DATA, str(config.rate)],
+            self.proc = subprocess.Popen([f"{config.tools}/peer", net.L0_DATA, net.L2_DATA, str(config.rate),
+                                          *([str(step_ms)] if step_ms else [])],
                                          stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                          preexec_fn=die_with_parent)
 
@@ -88,11 +90,33 @@ class Traffic:
         finally:
             self.windows.append(Window(what, got, self.counts()["out_sent"], runs))
 
+    def told(self, what):
+        """The lines of that name that the peer has printed, each as a dict."""
+        with open(self.log, encoding="ascii") as file:
+            lines = [line.split()[1:] for line in file if line.endswith("\n") and line.startswith(f"{what} ")]
+        pairs = [[word.split("=") for word in line] for line in lines]
+        return [{key: int(value) if value.isdigit() else value for key, value in line} for line in pairs]
+
     def lost(self):
         """The runs of packets that L2 has not got, as the peer tells in the end: from, to."""
-        with open(self.log, encoding="ascii") as file:
-            return [{key: int(value) for key, value in (word.split("=") for word in line.split()[1:])}
-                    for line in file if line.startswith("lost ")]
+        return self.told("lost")
+
+    def since_begin(self):
+        """What the peer's at_ms count from, by the clock of the L1s' traces, in seconds."""
+        return self.told("begin")[0]["unix_us"] / 1e6
+
+    def steps(self, begin, end):
+        """Those that have ended between two times of that clock: packets in and out, mean round trip."""
+        zero = self.since_begin()
+        return [step for step in self.told("step") if begin < zero + step["at_ms"] / 1000 <= end]
+
+    def gaps(self, direction, begin, end):
+        """The times, longer than a step, in which nothing has come in that direction, out or in, of those that
+        have ended between two times of that clock: (end, ms)."""
+        zero = self.since_begin()
+        found = [(zero + gap["at_ms"] / 1000, gap["ms"]) for gap in self.told("gap")
+                 if gap["direction"] == direction]
+        return [gap for gap in found if begin < gap[0] <= end]
 
     def lost_elsewhere(self):
         """The same, of those that nothing explains: what was sent in none of the windows, or is more
