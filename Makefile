@@ -25,6 +25,9 @@ help:
 	@echo "  make check-long       the same and more in their long forms, hours; ends with a table of"
 	@echo "                        what was counted"
 	@echo "  make lint             checkpatch, shellcheck, pyflakes over the sources; FILES=... for some"
+	@echo "  make bench            the benchmarks, on a machine that does nothing else: a table of ratios and a"
+	@echo "                        report; TESTS=bench-migration for one of them"
+	@echo "  make bench-quick      the same in 5 minutes, with fewer rounds and sizes"
 	@echo "  make mutants          deliberate bugs, each of which a test must find"
 	@echo "  make kselftest        the kselftests alone, in an L1"
 	@echo "  make setup            tree, kernels, driver, QEMU: all that the above need"
@@ -62,6 +65,12 @@ check-long:
 
 lint:
 	@$(LAB) lint $(FILES)
+
+bench:
+	@$(LAB) bench $(OPTIONS) $(TESTS)
+
+bench-quick:
+	@$(LAB) bench --quick $(OPTIONS) $(TESTS)
 
 mutants:
 	@$(LAB) check --verbose $(OPTIONS) mutants
@@ -104,5 +113,5 @@ docs:
 	@command -v sphinx-build >/dev/null || { echo "docs: there is no sphinx-build: install python3-sphinx" >&2; exit 1; }
 	sphinx-build -q -W Documentation Documentation/_build
 
-.PHONY: help setup demo soak check check-long lint mutants kselftest lab modules modules_install modules-log \
-	modules-log_install modules-log_remove deb overlay clean distclean docs
+.PHONY: help setup demo soak check check-long lint bench bench-quick mutants kselftest lab modules modules_install \
+	modules-log modules-log_install modules-log_remove deb overlay clean distclean docs

@@ -187,6 +187,12 @@ on_host()
 	child unshare --mount --pid --fork --kill-child --mount-proc "$@"
 }
 
+# commit: of this checkout, which may be another user's; with -dirty where something was changed since
+commit()
+{
+	git -c safe.directory="$LM_SRC" -C "$LM_SRC" describe --always --abbrev=12 --dirty 2>/dev/null || :
+}
+
 # in_tree COMMAND...: run COMMAND in the tree, in namespaces of its own, with the host's network. With
 # LM_DETACH, a file for its output, it goes on when this shell has ended.
 in_tree()
@@ -198,7 +204,8 @@ in_tree()
 	done
 	set -- unshare --mount --pid --fork --kill-child --uts --ipc \
 		sh "$LM_SRC/tools/lab/inside" "$(tree_dir)" "$LM_SRC" "$LM_CACHE" "$LM_RUN" \
-		env LM_HOST_RUN="$LM_RUN" LM_HOST_CWD="$PWD" LM_TREE="$(basename "$(tree_dir)")" "$@"
+		env LM_HOST_RUN="$LM_RUN" LM_HOST_CWD="$PWD" LM_TREE="$(basename "$(tree_dir)")" \
+		LM_COMMIT="$(commit)" "$@"
 	if [ -n "${LM_DETACH:-}" ]; then
 		# with the locks (8, 9): they are held for as long as it lives
 		setsid "$@" </dev/null >"$LM_DETACH" 2>&1 5>&- &

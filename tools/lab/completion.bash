@@ -13,6 +13,7 @@ _virtio_lm_lab()
 		words=$("$lab" "$command" --help | grep -o -e '--[a-z0-9-]*' | sort -u)
 	else
 		case $command in
+		bench) words=$("$lab" check --list --group bench | sed '1d; s/ .*//') ;;
 		check) words=$("$lab" check --list | sed '1d; s/ .*//') ;;
 		exec | vdpa | migrate) words="l1a l1b" ;;
 		console | qmp | logs) words="l1a l1b l2" ;;

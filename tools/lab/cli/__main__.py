@@ -9,7 +9,7 @@ from . import options, tests
 from .options import UsageError
 
 # what else than options the commands of many options take
-USAGE = {"soak": " [N]", "check": " [TEST]..."}
+USAGE = {"soak": " [N]", "check": " [TEST]...", "bench": " [BENCHMARK]..."}
 EXAMPLES = "A QEMU or driver of yours runs in the lab's tree: build it there (lab shell)."
 
 
@@ -80,6 +80,13 @@ def parser():
     sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` runs them. "
                   "Boots nothing, and needs no QEMU that is built.")
     sub.add_argument("files", metavar="FILE", nargs="*", help="only these, named from the root of the checkout")
+    sub = command("bench", "Run the benchmarks, or those that are named, one at a time, on a machine that does nothing "
+                  "else. They print a table of ratios, and leave a report in the folder of logs.", lab=True,
+                  group=["bench"], variant=None, list=False)
+    sub.add_argument("tests", metavar="BENCHMARK", nargs="*", help="see lab check --list --group bench")
+    sub.add_argument("--quick", dest="long", action="store_false", help="in their short form, 5 minutes for all")
+    sub.add_argument("--verbose", action="store_true", help="show all that they say")
+    options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
     sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by itself, or "
                   "behind an intel-iommu, which is fuzzed along; in as many processes as there are processors. What covers "
                   "more of the code is kept in the cache, and the next run goes on from there. An input that crashes is "
@@ -124,7 +131,7 @@ def parse(argv):
     if argv and not argv[0].startswith("-") and argv[0] not in names:
         raise UsageError(f"there is no command {argv[0]}; lab --help lists them")
     args, extra = top.parse_known_args(argv)
-    if args.command == "check" and not any(word.startswith("-") for word in extra):
+    if args.command in ("check", "bench") and not any(word.startswith("-") for word in extra):
         # tests may stand between options
         args.tests += extra
     elif extra:
@@ -135,7 +142,7 @@ def parse(argv):
         raise UsageError(f"lab {args.command} moves L2 from one L1 to another: --l1s is 2 or more, not {args.l1s}")
     if args.command == "qmp" and not args.words:
         raise UsageError("lab qmp wants a command: lab qmp --help")
-    if args.command == "check":
+    if args.command in ("check", "bench"):
         # a list is of all, and says which of them are of the long form
         args.chosen = tests.choose(args.tests, args.group, args.variant, args.long or args.list)
     return args

@@ -14,7 +14,7 @@ from vlm.lab import Lab, say
 from vlm.qmp import QMPError
 
 from . import attached, kernels, options, runner
-from . import demo, soak
+from . import bench, demo, soak
 from .artefacts import ARTEFACTS, Qemu, fuzz_tree, make
 from .setup import parts
 from .steps import CACHE, RUN, SRC, SetupLock, StepError, outside
@@ -119,6 +119,15 @@ def do_lint(args):
     return int(failed > 0)
 
 
+def do_bench(args):
+    """The benchmarks. A goal that is missed is no failure; a benchmark that fails is one."""
+    status = do_check(args)
+    for line in bench.write(RUN):
+        print(line)
+    tell(f"report: {RUN}/bench.html; raw samples: bench.csv and bench.json there")
+    return status
+
+
 def do_fuzz(args):
     """QEMU's fuzzer, for a while."""
     with SetupLock():
@@ -150,6 +159,7 @@ def do_fuzz(args):
 
 
 COMMANDS = {"setup": do_setup, "up": do_up, "demo": do_demo, "soak": do_soak, "check": do_check, "lint": do_lint,
+            "bench": do_bench,
             "fuzz": do_fuzz}
 
 
@@ -163,5 +173,5 @@ def run(args):
     except KeyboardInterrupt:
         return 130
     finally:
-        if args.command in ("setup", "demo", "soak", "check", "lint", "fuzz"):
+        if args.command in ("setup", "demo", "soak", "check", "lint", "bench", "fuzz"):
             tell(f"logs: {RUN}")

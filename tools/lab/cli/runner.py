@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs the tests, two at a time, and shows how it goes."""
+"""Runs the tests, two at a time, or benchmarks, one at a time, and shows how it goes."""
 import dataclasses
 import json
 import os
@@ -14,6 +14,8 @@ from .steps import CACHE, RUN, SRC, say
 
 # what a test took the last time is what it will take: the longest first
 TIMES = f"{CACHE}/times.json"
+# what the list says of a form
+NOTES = {"both": "", "long": "long form: ", "asked": "only if asked for: "}
 # the user is told what runs that often
 BEAT = 60
 
@@ -44,8 +46,10 @@ class Runner:
         self.total = len(tests)
         self.verbose = verbose
         self.check = check
-        # the fuzzer takes what the other two leave
+        # the fuzzer takes what the other two leave; a benchmark measures what another test takes from it
         self.jobs = 3 if any("qemu-fuzz" in test.needs for test in tests) else 2
+        if any(test.group == "bench" for test in tests):
+            self.jobs = 1
         self.running = {}
         self.results = []
         self.lock = threading.Condition()
@@ -195,7 +199,7 @@ def run(tests, check, verbose, setup_seconds, whole):
 def listing(tests):
     """Of the tests, for the reader."""
     lines = [f"{test.name:18} {test.group:10} {test.variant or '-':7} {test.cost:4} s  "
-             f"{'long form: ' if test.form == 'long' else ''}"
+             f"{NOTES[test.form]}"
              f"{textwrap.shorten(test.promise, 120, placeholder=' ...')}" for test in tests]
     return "\n".join([f"{'test':18} {'group':10} {'kernel':7} {'about':>6}  promise", *lines])
 

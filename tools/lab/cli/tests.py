@@ -8,7 +8,8 @@ among its first:
 * cost: about how many seconds it takes, for each variant: what takes longest is started first;
 * variants: the kernels of its L1s: stock, and those of kernels.VARIANTS. Without one it boots none;
 * needs: what is made for it alone, of NEEDS below;
-* form: both, or long for a test that only the long form has, or its name.
+* form: both, or long for a test that only the long form has, or its name; asked for one that is run only where
+  its name or its group is asked for: a benchmark, of group bench.
 
 A test of more than one variant is run once for each: `migration` and `migration-debug`.
 
@@ -25,8 +26,8 @@ FOLDER = f"{SRC}/tools/lab/tests"
 VARIANTS = ("stock", *kernels.VARIANTS)
 # those that artefacts.ARTEFACTS has, and kinds of QEMU, which do_check() of commands.py has made
 NEEDS = ("dkms", "dpdk", "libvirt", "vhost-crate", "qemu-fuzz", "qemu-sources", "qemu-tsan")
-GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab")
-FORMS = ("both", "long")
+GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab", "bench")
+FORMS = ("both", "long", "asked")
 DECLARATION = re.compile(r"^# lab: (.*)$", re.M)
 
 
@@ -100,7 +101,8 @@ def choose(names, groups, variants, long):
             raise UsageError(f"there is no test {name}; lab check --list shows those that there are")
         chosen += same
     if not names:
-        chosen = [test for test in tests.values() if long or test.form == "both"]
+        chosen = [test for test in tests.values() if test.form == "both" or long and test.form == "long"
+                  or groups and test.form == "asked"]
     chosen = [test for test in chosen if (not groups or test.group in groups)
               and (not variants or (test.variant or "none") in variants)]
     if not chosen:
