@@ -112,7 +112,7 @@ LAB = (
 
 # What the tests can be told; what is not said is each test's own
 TESTS = (
-    Option("rounds", "N", "migrations there and back of migration and soak", least=1),
+    Option("rounds", "N", "migrations there and back of migration and soak, rounds of a benchmark", least=1),
     Option("lives", "N", "lifetimes of hostile", least=1),
     Option("inputs", "N", "inputs of fuzz", least=1),
     Option("seed", "N", "of all random choices: what has failed is repeated with the seed that it printed", least=0),
