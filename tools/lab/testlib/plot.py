@@ -109,7 +109,9 @@ def timeline(picture):
         parts.append(f'<rect class="phase" x="{left:.1f}" y="90" width="{max(right - left, 1):.1f}" height="140" '
                      f'fill="{SHADES[n % 2]}"/>')
         y = 22 + 16 * (n % 4)
-        parts += [line(left, y + 4, left, 90, "#bbb"), text(left + 3, y, name, "start")]
+        # to the side where there is room
+        at, anchor = (left + 3, "start") if left < WIDTH * 2 / 3 else (left - 3, "end")
+        parts += [line(left, y - 10, left, 90, "#bbb"), text(at, y, name, anchor)]
     parts += [line(LEFT, 230, WIDTH - RIGHT, 230), line(LEFT, 230, LEFT, 90)]
     for tick in ticks(0, high, 4):
         parts += [line(LEFT - 4, up.at(tick), LEFT, up.at(tick)),
