@@ -27,7 +27,7 @@ help:
 	@echo "  make lint             checkpatch, shellcheck, pyflakes over the sources; FILES=... for some"
 	@echo "  make bench            the benchmarks, on a machine that does nothing else: a table of ratios and a"
 	@echo "                        report; TESTS=bench-migration for one of them"
-	@echo "  make bench-quick      the same in 5 minutes, with fewer rounds and sizes"
+	@echo "  make bench-quick      the same with fewer rounds and one size of L2"
 	@echo "  make mutants          deliberate bugs, each of which a test must find"
 	@echo "  make kselftest        the kselftests alone, in an L1"
 	@echo "  make setup            tree, kernels, driver, QEMU: all that the above need"

@@ -84,7 +84,7 @@ def parser():
                   "else. They print a table of ratios, and leave a report in the folder of logs.", lab=True,
                   group=["bench"], variant=None, list=False)
     sub.add_argument("tests", metavar="BENCHMARK", nargs="*", help="see lab check --list --group bench")
-    sub.add_argument("--quick", dest="long", action="store_false", help="in their short form, 5 minutes for all")
+    sub.add_argument("--quick", dest="long", action="store_false", help="fewer rounds, one size of L2")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
     sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by itself, or "
