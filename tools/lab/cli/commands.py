@@ -159,8 +159,7 @@ def do_fuzz(args):
 
 
 COMMANDS = {"setup": do_setup, "up": do_up, "demo": do_demo, "soak": do_soak, "check": do_check, "lint": do_lint,
-            "bench": do_bench,
-            "fuzz": do_fuzz}
+            "bench": do_bench, "fuzz": do_fuzz}
 
 
 def run(args):
