@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L1s whose kernel reports what a stock one lets pass (tools/linux/debug.config)."""
+import contextlib
 import re
 import time
 
@@ -8,6 +9,30 @@ SLOW = 4
 DEBUGFS = "/sys/kernel/debug"
 # without its look for leaks all else takes half the time
 NO_KMEMLEAK = "kmemleak=off"
+
+
+# of all allocations, those with that function in their stack trace
+FAIL = """
+cd /sys/kernel/debug/fail_page_alloc
+set -- $(grep '\\[{module}\\]$' /proc/kallsyms | sort | awk '$3 == "{function}" {{ from = $1; next }} from {{ print from, $1; exit }}')
+echo 0x$1 >require-start
+echo 0x$2 >require-end
+echo N >ignore-gfp-wait
+echo 0 >min-order
+echo 0 >verbose
+echo -1 >times
+echo 100 >probability
+"""
+
+
+@contextlib.contextmanager
+def no_memory(l1, module, function):
+    """That function of a module, and what it calls, gets no page meanwhile."""
+    l1.sh(FAIL.format(module=module, function=function), timeout=240)
+    try:
+        yield
+    finally:
+        l1.sh(f"echo 0 >{DEBUGFS}/fail_page_alloc/probability", timeout=240)
 
 
 def findings(l1):

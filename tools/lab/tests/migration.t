@@ -4,7 +4,8 @@
 """L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands: the
 device logs the pages that it dirties. Under traffic in both directions, all the while. What goes
 wrong in a migration leaves L2 where it was, with its traffic, its memory and a device that does not
-log; and the next migration succeeds. Packets to L2 are lost in one run for each time that its device
+log; and the next migration succeeds. On the debug kernel the log gets no memory, once: that migration
+is refused. Packets to L2 are lost in one run for each time that its device
 stops, and at no other time; what stops no device loses none. A device that lacks what L2 uses is
 refused. Then with a log that fails for some passes: all of L2's RAM is dirty at each of them, and L2
 runs on. At last by QEMU's shadow virtqueues, for that is all there is where one of the parts has no
@@ -15,7 +16,7 @@ import functools
 import re
 import time
 
-from testlib import nested, tap
+from testlib import debug, nested, tap
 from testlib.faults import FAULTS, PAUSE, kill_after_the_stop
 from testlib.kselftest import CANNOT_TELL, DRIVER
 from vlm import l2
@@ -87,6 +88,20 @@ def go_wrong(t, what, src, dst, traffic, happen, options, may_stop):
     t.ok(not src.logging(), f"{what}: and its device does not log")
 
 
+def no_memory(t, src, dst, traffic):
+    """A migration whose log cannot be started."""
+    what = "no memory for the log"
+    with traffic.may_lose(what, 0):
+        with debug.no_memory(src, DRIVER, "virtio_lm_cover"), Migration(src, dst) as migration:
+            why = migration.wait("failed").get("error-desc", "")
+        t.ok("Cannot allocate memory" in why, f"{what}: the migration is refused, and L2's QEMU says why")
+        t.note(why)
+        l2.stop(dst)
+        t.equal(l2.running(src), "running", f"{what}: L2 runs on")
+        nested.well(t, what, traffic)
+    t.ok(not src.logging(), f"{what}: and its device does not log")
+
+
 def fail_for_a_while(t, migration):
     """The log fails for some passes."""
     what, here = "a failing log", migration.src
@@ -117,6 +132,9 @@ with tap.Tap() as t, nested.make_lab() as lab:
                             ("background-snapshot", "write protection of background-snapshot")):
         nested.refused(t, capability, here, why, (capability,))
         nested.well(t, capability, traffic)
+
+    if tap.DEBUG:
+        no_memory(t, here, there, traffic)
 
     legs = [(f"round {n + 1}, {src.name} to {dst.name}", src, dst)
             for n in range(ROUNDS) for src, dst in ((here, there), (there, here))]
