@@ -147,6 +147,21 @@ int virtio_lm_log_start(struct vdpa_device *vdpa, unsigned int asid,
 }
 
 /*
+ * A reader who is told that the device is gone asks no more. What does not answer for another
+ * reason, and may answer again, must not write by then.
+ */
+static int virtio_lm_cut_off(struct virtio_lm_vdpa *vlm)
+{
+	pci_clear_master(vlm->func->mdev.pci_dev);
+	if (vlm->needs_reset)
+		return -ENODEV;
+	virtio_lm_set_needs_reset(vlm);
+	dev_err_ratelimited(&vlm->vdpa.dev,
+			    "device does not answer: DMA cut off until a reset succeeds\n");
+	return -ENODEV;
+}
+
+/*
  * The read of LM_STATUS is what brings the bits to memory of all that the device has written: its
  * completion may not pass the device's writes (PCIe 6.0, 2.4.1). It tells if any are missing, too.
  *
@@ -160,16 +175,15 @@ static int virtio_lm_sync_log(struct virtio_lm_vdpa *vlm, u32 *flags)
 	u32 status;
 
 	status = virtio_lm_read(func, VIRTIO_LM_STATUS);
-	if (status != U32_MAX && status & VIRTIO_LM_STATUS_LOG_FAULT) {
+	/* So has a read that got no answer, and nobody knows what that was about to tell */
+	if (status & VIRTIO_LM_STATUS_LOG_FAULT) {
 		*flags |= VHOST_VDPA_LOG_FAULT_MISSED;
 		virtio_lm_write(func, VIRTIO_LM_STATUS, VIRTIO_LM_STATUS_LOG_FAULT);
 		status = virtio_lm_read(func, VIRTIO_LM_STATUS);
 	}
-	if (status == U32_MAX)
-		return -ENODEV;
+	if ((status == U32_MAX || !(status & VIRTIO_LM_STATUS_LOGGING)) && virtio_lm_gone(func))
+		return virtio_lm_cut_off(vlm);
 	if (!(status & VIRTIO_LM_STATUS_LOGGING)) {
-		if (virtio_lm_gone(func))
-			return -ENODEV;
 		/* One that was reset from outside writes nothing before the bus resets it, too */
 		reset = vlm->external_reset && !vp_modern_get_status(&func->mdev);
 		if (!reset || !vlm->log_ended)
