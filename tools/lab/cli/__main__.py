@@ -77,11 +77,11 @@ def parser():
                      "ended goes on where it was, as long as this checkout and the options are the same")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
-    sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` runs them. "
-                  "Boots nothing, and needs no QEMU that is built.")
+    sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` "
+                  "runs them. Boots nothing, and needs no QEMU that is built.")
     sub.add_argument("files", metavar="FILE", nargs="*", help="only these, named from the root of the checkout")
-    sub = command("bench", "Run the benchmarks, or those that are named, one at a time, on a machine that does nothing "
-                  "else. They print a table of ratios, and leave a report in the folder of logs.", lab=True,
+    sub = command("bench", "Run the benchmarks, or those that are named, one at a time, on a machine that does "
+                  "nothing else. They print a table of ratios, and leave a report in the folder of logs.", lab=True,
                   group=["bench"], variant=None, list=False)
     sub.add_argument("tests", metavar="BENCHMARK", nargs="*", help="see lab check --list --group bench")
     sub.add_argument("--quick", dest="long", action="store_false", help="fewer rounds, one size of L2")
@@ -142,6 +142,8 @@ def parse(argv):
         raise UsageError(f"lab {args.command} moves L2 from one L1 to another: --l1s is 2 or more, not {args.l1s}")
     if args.command == "qmp" and not args.words:
         raise UsageError("lab qmp wants a command: lab qmp --help")
+    if args.command == "bench" and args.rounds == 1:
+        raise UsageError("lab bench shows how far the rounds differ: --rounds is 2 or more, not 1")
     if args.command in ("check", "bench"):
         # a list is of all, and says which of them are of the long form
         args.chosen = tests.choose(args.tests, args.group, args.variant, args.long or args.list)

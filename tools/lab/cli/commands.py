@@ -108,8 +108,9 @@ def do_lint(args):
         wanted = {f"{SRC}/{os.path.normpath(name)}" for name in args.files}
         found = [check for check in found if wanted & set(check.paths)]
         if unread := wanted - {path for check in found for path in check.paths}:
-            raise StepError(f"no program reads {', '.join(sorted(path.removeprefix(SRC + '/') for path in unread))}: "
-                            "name files from the root of the checkout, such as tools/lab/lab")
+            names = ", ".join(sorted(path.removeprefix(f"{SRC}/") for path in unread))
+            raise StepError(f"no program reads {names}: name files from the root of the checkout, such as "
+                            "tools/lab/lab")
     failed = 0
     for check, text in lint.run(found):
         if text:
@@ -121,11 +122,14 @@ def do_lint(args):
 
 def do_bench(args):
     """The benchmarks. A goal that is missed is no failure; a benchmark that fails is one."""
-    status = do_check(args)
-    for line in bench.write(RUN):
-        print(line)
-    tell(f"report: {RUN}/bench.html; raw samples: bench.csv and bench.json there")
-    return status
+    try:
+        return do_check(args)
+    finally:
+        # one that is ended leaves what it has measured
+        if os.path.exists(f"{RUN}/check.json"):
+            for line in bench.write(RUN):
+                print(line)
+            tell(f"report: {RUN}/bench.html; raw samples: bench.csv and bench.json there")
 
 
 def do_fuzz(args):

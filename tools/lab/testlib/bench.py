@@ -17,11 +17,13 @@ import os
 import statistics
 import typing
 
+from vlm.l1 import LabError
+
 # of one benchmark, in its folder
 FILE = "bench.json"
 
 
-class BenchError(Exception):
+class BenchError(LabError):
     """Samples of which no ratio can be made, and why."""
 
 

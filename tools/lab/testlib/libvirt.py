@@ -79,8 +79,10 @@ def domain(lab, emulator):
                                       f"lab.address={net.L2_DATA} lab.agent={agent}"),
                        ("devices/emulator", emulator), ("memory", str(c.l2_memory))):
         root.find(path).text = text
-    for serial, name in zip(root.findall("devices/serial"), ("console", "agent"), strict=True):
-        serial.find("source").set("path", f"/virtio-lm/run/l2.{name}.log")
+    root.find("devices/serial/source").set("path", "/virtio-lm/run/l2.console.log")
+    serial = ET.SubElement(root.find("devices"), "serial", type="file")
+    ET.SubElement(serial, "source", path="/virtio-lm/run/l2.agent.log", append="on")
+    ET.SubElement(serial, "target", port="1")
     # an emulator that is not installed does not find the firmware
     line = ET.SubElement(root, f"{{{QEMU_NS}}}commandline")
     for word in FIRMWARE:
@@ -99,8 +101,8 @@ def start(l1, text):
 
 def migrate(src, dst):
     """virsh migrate --live, by the daemons of both."""
-    virsh(src, "migrate", "--live", "l2", f"qemu+tcp://{dst.address}/system", "--migrateuri", f"tcp://{dst.address}",
-          timeout=MIGRATE_SECONDS)
+    virsh(src, "migrate", "--live", "l2", f"qemu+tcp://{dst.address}/system",
+          "--migrateuri", f"tcp://{dst.address}", timeout=MIGRATE_SECONDS)
     if l2.alive(src) or not l2.alive(dst):
         raise LabError(f"libvirt has moved L2, and it is not in {dst.name} alone")
 

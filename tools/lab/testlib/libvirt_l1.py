@@ -114,7 +114,8 @@ class LibvirtL1(L1):
         root = tree.getroot()
         usual = self.command_line()
         for path, text in (("os/kernel", f"{c.kernel}/vmlinux"), ("os/initrd", f"{c.kernel}/l1.gz"),
-                           ("os/cmdline", usual[usual.index("-append") + 1]), ("devices/emulator", c.qemu)):
+                           ("os/cmdline", usual[usual.index("-append") + 1]), ("devices/emulator", c.qemu),
+                           ("memory", str(c.memory)), ("vcpu", str(c.cpus))):
             root.find(path).text = text
         root.find("devices/serial/source").set("path", self.serial_log)
         for tag, path, readonly in self.shares():

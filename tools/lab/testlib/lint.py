@@ -44,10 +44,14 @@ class Check(typing.NamedTuple):
 
 
 def files(src, *folders, ext):
-    """Files below those folders of the checkout whose names end so."""
-    return sorted(os.path.join(at, name) for folder in folders
-                  for at, _, names in os.walk(f"{src}/{folder}") for name in names
-                  if name.endswith(ext))
+    """Files below those folders of the checkout whose names end so, without those that a build has left."""
+    found = []
+    for folder in folders:
+        for at, inside, names in os.walk(f"{src}/{folder}"):
+            inside[:] = [name for name in inside if name not in NO_SOURCES]
+            found += [os.path.join(at, name) for name in names
+                      if name.endswith(ext) and not name.endswith(".mod.c")]
+    return sorted(found)
 
 
 def scripts_in(src, language, ext):
@@ -85,8 +89,8 @@ def checks(src, linux, qemu):
         inside = path.removeprefix(f"{src}/tools/qemu/")
         one(path, "QEMU's checkpatch", (*qemu_style, "-f", inside), f"{src}/tools/qemu")
     documented = files(src, "drivers", "include", ext=(".c", ".h"))
-    found.append(Check("drivers, include: kernel-doc", ["perl", f"{linux}/kernel-doc", "-none", "-Wall", *documented],
-                       src, documented, True))
+    found.append(Check("drivers, include: kernel-doc",
+                       ["perl", f"{linux}/kernel-doc", "-none", "-Wall", *documented], src, documented, True))
     for command, language, ext in (SHELLCHECK, SHELL, ".sh"), (PYFLAKES, PYTHON, ".py"):
         for path in scripts_in(src, language, ext):
             one(path, f"{command[0]} has nothing to say", (*command, path), silent=True)

@@ -17,6 +17,8 @@ from vlm.traffic import Traffic, agent_mib, wrong
 # longer than the peer waits for packets that were overtaken
 STOPPED_SECONDS = 4
 
+UNTOLD = 20
+
 # it begins when its network is there
 AGENT = f"""
 until ip addr add {net.L2_DATA}/24 dev eth0 2>/dev/null; do sleep 0.1; done
@@ -47,6 +49,7 @@ with tap.Tap() as t:
         traffic.wait_both_ways()
         if seconds:
             agent.send_signal(signal.SIGSTOP)
+            traffic.wait("packets that L2 has not told of", lambda c: c["out_sent"] > c["out_highest"] + UNTOLD, 60)
             threading.Timer(seconds, agent.send_signal, (signal.SIGCONT,)).start()
         counts = traffic.finish()
         t.equal(counts["out_lost"], 0, f"{what}: no packet to L2 is counted as lost")

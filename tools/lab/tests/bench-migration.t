@@ -15,6 +15,7 @@ import time
 from testlib import bench, phases, tap, tcp
 from testlib.bench import at_least, at_most
 from vlm import l2
+from vlm.l1 import LabError
 from vlm.migration import Migration
 from vlm.traffic import Traffic, wrong
 
@@ -91,7 +92,9 @@ def load(traffic):
     quiet = time.time()
     time.sleep(SECONDS)
     trips = [step["rtt_us"] for step in traffic.steps(quiet, time.time()) if step["rtt_us"]]
-    values["rtt"] = statistics.median(trips) if trips else 0
+    if not trips:
+        raise LabError(f"L2's agent has answered no packet within {SECONDS} s")
+    values["rtt"] = statistics.median(trips)
     return values, [(begin, turn, "TCP to L2"), (turn, quiet, "TCP from L2")]
 
 
@@ -154,8 +157,10 @@ def picture(traffic, marks, end, way):
 def dirty(l1, case):
     """Have L2 keep dirtying that part of its memory."""
     piece = case.memory * case.dirtied // 100 // PIECES
-    l2.console(l1, f"mkdir /dirt; mount -t tmpfs -o size={piece * PIECES + 1}m dirt /dirt; while :; do "
-                   f"for n in {' '.join(map(str, range(PIECES)))}; do busybox dd if=/dev/zero of=/dirt/f bs=1M "
+    # not zeros: of a page of those QEMU sends a few bytes
+    l2.console(l1, f"mkdir /dirt; mount -t tmpfs -o size={piece * (PIECES + 1) + 1}m dirt /dirt; "
+                   f"busybox dd if=/dev/urandom of=/dirt/source bs=1M count={piece} 2>/dev/null; while :; do "
+                   f"for n in {' '.join(map(str, range(PIECES)))}; do busybox dd if=/dirt/source of=/dirt/f bs=1M "
                    f"count={piece} seek=$((n * {piece})) conv=notrunc 2>/dev/null; sleep 1; done; done &")
 
 

@@ -62,7 +62,7 @@ is "up: refuses a file that is not there" "$("$lab" up --qemu /no/such/qemu 2>&1
 is "up: refuses an option that it does not have" "$("$lab" up --memroy 1024 2>&1 | sed 's/;.*//')" \
 	'virtio-lm: unrecognized arguments: --memroy 1024'
 is "a command that is not one is refused" "$("$lab" upp 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no command upp'
-for command in setup up demo soak check bench fuzz vdpa exec l2 migrate console qmp logs status down shell distclean; do
+for command in setup up demo soak check lint bench fuzz vdpa exec l2 migrate console qmp logs status down shell distclean; do
 	"$lab" "$command" --help | grep -q "^usage: lab $command" && "$lab" --help | grep -q "^  $command "
 	ok $? "$command: has its help, and lab --help names it"
 done
