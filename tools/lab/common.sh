@@ -94,8 +94,8 @@ long_run()
 	need_root
 	key=$(
 		{
-			cd "$LM_SRC" && find Makefile dkms.conf *.md Documentation debian drivers examples include patches samples tools -type f \
-				! -name '*.pyc' ! -path '*/_build/*' | LC_ALL=C sort | xargs sha256sum
+			cd "$LM_SRC" && find Makefile dkms.conf ./*.md Documentation debian drivers examples \
+				include patches samples tools -type f ! -name '*.pyc' ! -path '*/_build/*' | LC_ALL=C sort | xargs sha256sum
 			echo "$*"
 			env | grep -E '^VDPA_[A-Z_]+=' | sort
 		} | sha256sum | cut -c 1-12
