@@ -99,6 +99,8 @@ def start(l1, node=NODE, incoming=False, dirty_log=None, nic=None, machine=Q35):
     try:
         qmp(l1).close()
     except QMPError as err:
+        # it may take a while to end, and the next one is not to find it there
+        stop(l1)
         raise LabError(f"L2's QEMU did not start in {l1.name}: {complaint(l1)}") from err
 
 
