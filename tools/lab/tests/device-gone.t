@@ -3,11 +3,13 @@
 # lab: group=migration cost=100 variants=stock
 """An L2 whose device is gone, as after its surprise removal, leaves its host, and has its network again at the
 destination: where the device goes while L2 migrates, and where it was gone before. A device that is gone writes
-nothing. So all of L2's RAM is sent at most once more for it, and the migration ends."""
+nothing. So all of L2's RAM is sent at most once more for it, and the migration ends. When the driver finds out, L2
+has no link, and what it sends is lost until it is at the destination."""
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
 from vlm import l2
 from vlm.migration import BANDWIDTH, Migration
+from vlm.traffic import BAD, wrong
 
 NODEV = "ret: -19"
 
@@ -35,6 +37,12 @@ def leave(t, what, src, dst, traffic, gone_before):
 with tap.Tap() as t, nested.make_lab() as lab:
     here, there = lab.l1s
     traffic = nested.boot(t, lab)
+    traffic.bad = tuple(name for name in BAD if name != "in_lost")
     leave(t, "gone while L2 migrates", here, there, traffic, False)
     leave(t, "gone before", there, here, traffic, True)
-    nested.end(t, lab, traffic, "device does not answer|its log cannot be ended")
+    counts = traffic.finish()
+    t.equal(wrong(counts, traffic.bad), "", "of all packets none is doubled, late or damaged, and every page is right")
+    t.at_most(counts["in_lost_runs"], 2, "from L2, packets are lost in runs, one for each device that is gone")
+    t.at_most(counts["out_lost_runs"], 2, "and to L2")
+    l2.stop(here)
+    t.clean_logs(lab, "device does not answer|its log cannot be ended")
