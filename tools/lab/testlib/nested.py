@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the tests of a nested guest share: two L1s, an L2 in the first one on its vDPA device, and
 traffic."""
+import os
+import re
+import time
+
 from vlm import l2
 from vlm.migration import MIGRATION_PORT, set_capabilities
 from vlm.qmp import QMPError
@@ -17,6 +21,10 @@ DEBUG_PAGES = 64
 NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 # of an L2 that started anew while its traffic went on: packets were lost, and nothing else
 BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
+
+# what L2 is asked about its link, and for how long
+LINK_ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
+LINK_SECONDS = 60
 
 
 def make_lab(**changes):
@@ -53,6 +61,26 @@ def other_device(l1, caps, words=()):
     l1.sh(f"vdpa dev del vdpa0; rmmod {DRIVER}")
     l1.misbehave(0, caps=caps)
     l2.take_over(l1, words=words)
+
+
+def sees_link(l1, expected):
+    """L2 sees a link where one is expected, and none where none is. It is asked on its console until it does."""
+    answer = re.compile(r"carrier=([01])\.")
+    end = time.monotonic() + LINK_SECONDS
+    text = ""
+    asked = 0
+    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+        file.seek(0, os.SEEK_END)
+        while time.monotonic() < end:
+            text += file.read()
+            answers = answer.findall(text)
+            if len(answers) == asked:
+                if answers and (answers[-1] == "1") == expected:
+                    return True
+                l2.console(l1, LINK_ASKED)
+                asked += 1
+            time.sleep(0.5)
+    return False
 
 
 def well(t, what, traffic):

@@ -23,6 +23,9 @@ def leave(t, what, src, dst, traffic, gone_before):
             if not gone_before:
                 first_pass(t, migration)
                 src.misbehave(0, gone=True)
+            else:
+                migration.wait("active")
+                t.ok(nested.sees_link(src, False), f"{what}: L2 has no link, once the driver has found out")
             migration.cmd("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH})
             t.note(migration.finish())
         faults = l2.traced(src, "vhost_vdpa_log_fault")

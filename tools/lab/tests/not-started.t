@@ -6,9 +6,7 @@ and L2 has no link, by PCI or by virtio-mmio, or no L2 is started. Where its mem
 no destination for a migration, and L2 goes on where it was; or it has no link there, and gets it back where
 its memory can be mapped."""
 import dataclasses
-import os
 import re
-import time
 
 from testlib import kselftest, nested, tap
 from vlm import l2
@@ -18,31 +16,9 @@ from vlm.migration import migrate
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic
 
-ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
-SECONDS = 60
 LONG_RING = 1024
 NO_SIZE = "vhost_set_vring_num failed"
 NO_FEATURES = "vhost_set_features failed"
-
-
-def sees_link(l1, expected):
-    """L2 sees a link where one is expected, and none where none is. It is asked on its console until it does."""
-    answer = re.compile(r"carrier=([01])\.")
-    end = time.monotonic() + SECONDS
-    text = ""
-    asked = 0
-    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
-        file.seek(0, os.SEEK_END)
-        while time.monotonic() < end:
-            text += file.read()
-            answers = answer.findall(text)
-            if len(answers) == asked:
-                if answers and (answers[-1] == "1") == expected:
-                    return True
-                l2.console(l1, ASKED)
-                asked += 1
-            time.sleep(0.5)
-    return False
 
 
 def try_nic(t, l1, what, why, nic, machine=Q35, more=""):
@@ -51,7 +27,7 @@ def try_nic(t, l1, what, why, nic, machine=Q35, more=""):
     l2.start(l1, nic=nic, machine=machine)
     l1.config = config
     l2.wait_up(l1)
-    t.ok(sees_link(l1, False), f"{what}: L2 has no link")
+    t.ok(nested.sees_link(l1, False), f"{what}: L2 has no link")
     t.ok(why in l2.said(l1) and "no link" in l2.said(l1), f"{what}: and its QEMU says why")
 
 
@@ -90,7 +66,7 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     for up in False, True, False, True:
         set_link(src, up)
     t.note(migrate(src, dst, nic=nic))
-    t.ok(sees_link(dst, False), f"{what}: after two more tries L2 migrates, to where it has no link, either")
+    t.ok(nested.sees_link(dst, False), f"{what}: after two more tries L2 migrates, to where it has no link, either")
     l2.stop(dst)
     try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.NODE), MICROVM)
     l2.stop(src)
@@ -100,7 +76,7 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         l2.start(dst)
         early = False
         l2.wait_up(dst)
-        t.ok(sees_link(dst, False), "memory that cannot be mapped: L2 has no link")
+        t.ok(nested.sees_link(dst, False), "memory that cannot be mapped: L2 has no link")
         l2.stop(dst)
     except LabError as err:
         early = True
@@ -122,16 +98,16 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
 
     l2.start(src)
     l2.wait_up(src)
-    t.ok(sees_link(src, True), "an L2 whose device is started has a link")
+    t.ok(nested.sees_link(src, True), "an L2 whose device is started has a link")
     set_link(src, False)
-    t.ok(sees_link(src, False), "it has none while set_link has taken it away")
+    t.ok(nested.sees_link(src, False), "it has none while set_link has taken it away")
     set_link(src, True)
-    t.ok(sees_link(src, True), "and has it back afterwards")
+    t.ok(nested.sees_link(src, True), "and has it back afterwards")
     if not early:
         t.note(migrate(src, dst))
-        t.ok(sees_link(dst, False), "a migration to such a place ends without a link")
+        t.ok(nested.sees_link(dst, False), "a migration to such a place ends without a link")
         t.note(migrate(dst, src))
-        t.ok(sees_link(src, True), "and the next one, to where there is room, with one")
+        t.ok(nested.sees_link(src, True), "and the next one, to where there is room, with one")
     traffic = Traffic(lab)
     traffic.wait_both_ways()
     if early:
@@ -146,6 +122,6 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     room(dst, 1 << 20)
     with traffic.may_lose("the migration"):
         t.note(migrate(src, dst))
-        t.ok(sees_link(dst, True), "with room enough, L2 migrates there and has a link")
+        t.ok(nested.sees_link(dst, True), "with room enough, L2 migrates there and has a link")
         traffic.wait_both_ways()
     nested.end(t, lab, traffic)
