@@ -21,7 +21,6 @@ DEBUG_PAGES = 64
 NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 # of an L2 that started anew while its traffic went on: packets were lost, and nothing else
 BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
-
 # what L2 is asked about its link, and for how long
 LINK_ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
 LINK_SECONDS = 60

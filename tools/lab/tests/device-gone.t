@@ -44,7 +44,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
     leave(t, "gone while L2 migrates", here, there, traffic, False)
     leave(t, "gone before", there, here, traffic, True)
     counts = traffic.finish()
-    t.equal(wrong(counts, traffic.bad), "", "of all packets none is doubled, late or damaged, and every page is right")
+    t.equal(wrong(counts, traffic.bad), "", "no packet is doubled, late or damaged, and every page is right")
     t.note(f"lost from L2: {counts['in_lost']} of {counts['in_sent']} packets, in {counts['in_lost_runs']} runs")
     t.at_most(counts["out_lost_runs"], 2, "to L2, packets are lost in runs, one for each device that is gone")
     l2.stop(here)
