@@ -174,9 +174,27 @@ def wait_up(l1, count=1):
         if not alive(l1):
             raise LabError(f"L2 ended while booting in {l1.name}: {complaint(l1)}")
         if time.monotonic() > begin + BOOT_SECONDS:
-            raise LabError(f"L2 not up within {BOOT_SECONDS} s, see {l1.share}/l2.console.log")
+            raise LabError(f"L2 not up within {BOOT_SECONDS} s. {stuck(l1)}; see {l1.share}/l2.console.log")
         time.sleep(0.5)
     return time.monotonic() - begin
+
+
+def stuck(l1):
+    """What can be told of an L2 in that L1 that does not get on: twice where its CPU is, its interrupts, and
+    the end of its console."""
+    conn = qmp(l1)
+    try:
+        def monitor(line):
+            return conn.cmd("human-monitor-command", command_line=line)
+        cpu = []
+        for _ in range(2):
+            cpu += re.findall(r"\b(?:[ER]IP|[ER]FL|HLT)=\w+", monitor("info registers"))
+            time.sleep(1)
+        timer = re.findall(r"^(?:LVTT|Timer|ISR|IRR)\b.*", monitor("info lapic"), re.M)
+        status = conn.cmd("query-status")["status"]
+    finally:
+        conn.close()
+    return f"{status}, {' '.join(cpu)}, {', '.join(timer)}, last on its console: {shown(l1)[-200:]!r}"
 
 
 def agent_count(l1, name, expected):
