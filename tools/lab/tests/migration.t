@@ -34,6 +34,10 @@ ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug"
 UNDISTURBED = 1
 # until the log is mended
 FAILED_PASSES = 3
+# where L2's PCI host bridge leads, but to no device
+NO_DEVICE = 0xfd000000
+ACCESSES = 20
+ACCESS_SECONDS = 120
 
 
 def accesses(l1, since):
@@ -120,9 +124,22 @@ def by_shadow(t, what, src, dst, traffic):
     t.equal(src.events("virtio_lm_log_start", since=begin), [], f"{what}: the device has not logged")
 
 
+def fault_and_access(t, l1):
+    """In L2, a page fault and then an access to a device's memory, for which L1's KVM emulates the instruction. By
+    what L0 tells it, it may take that for one in the middle of an exception, and stop L2."""
+    l2.console(l1, f"n=0; while [ $n -lt {ACCESSES} ]; do busybox devmem {NO_DEVICE:#x} >/dev/null; n=$((n + 1)); done; "
+                   "echo accesses=$n.")
+    end = time.monotonic() + ACCESS_SECONDS
+    while f"accesses={ACCESSES}." not in l2.shown(l1) and l2.running(l1) == "running" and time.monotonic() < end:
+        time.sleep(0.5)
+    t.ok(f"accesses={ACCESSES}." in l2.shown(l1), "L2 accesses memory of devices right after page faults")
+    t.note(f"L2 is {l2.running(l1)}; its QEMU has said: {l2.said(l1)[:200]!r}")
+
+
 with tap.Tap() as t, nested.make_lab() as lab:
     here, there = lab.l1s
     traffic = nested.boot(t, lab)
+    fault_and_access(t, here)
     logs = "virtio_lm_log_start", "virtio_lm_log_stop"
     t.equal(here.events(*logs), [], "the device does not log before a migration")
     measure_dirty_rate(here)
