@@ -14,6 +14,7 @@
 static const char * const cap_names[CAP_COUNT] = {
 	[CAP_SUSPEND]		= "suspend",
 	[CAP_RESUME]		= "resume",
+	[CAP_RING_STATE]	= "ring_state",
 	[CAP_LATE_ENABLE]	= "late_enable",
 	[CAP_VRING_SIZE]	= "vring_size",
 	[CAP_VRING_GROUP]	= "vring_group",
@@ -110,6 +111,9 @@ void vdpa_find_caps(struct vdpa *v)
 		v->caps |= 1 << CAP_SUSPEND;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_RESUME))
 		v->caps |= 1 << CAP_RESUME;
+	/* without, a parent can at most be told index 0, and only once FEATURES_OK is set */
+	if (vdpa_get_base(v, 0) != -EOPNOTSUPP)
+		v->caps |= 1 << CAP_RING_STATE;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK))
 		v->caps |= 1 << CAP_LATE_ENABLE;
 	if (v->backend & BIT_ULL(VHOST_BACKEND_F_LOG_RANGES))

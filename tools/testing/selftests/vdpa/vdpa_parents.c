@@ -46,7 +46,8 @@ static const struct vdpa_parent parents[] = {
 			    1 << CAP_MRG_RXBUF | 1 << CAP_VSTATS | 1 << CAP_KNOWN_STATS |
 			    1 << CAP_PROVISION | 1 << CAP_MAX_VQP | 1 << CAP_START_KICKS |
 			    1 << CAP_UNBIND | 1 << CAP_NAMES | 1 << CAP_SET_MAC |
-			    1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER | 1 << CAP_CTRL_STRICT,
+			    1 << CAP_FAREWELL | 1 << CAP_ANY_ORDER | 1 << CAP_CTRL_STRICT |
+			    1 << CAP_RING_STATE,
 		.stats = virtio_lm_stats,
 		.data_stats = 4,
 	},
@@ -54,7 +55,8 @@ static const struct vdpa_parent parents[] = {
 		.name = "vdpasim_net",
 		.promises = 1 << CAP_SUSPEND | 1 << CAP_RESUME | 1 << CAP_LATE_ENABLE |
 			    1 << CAP_VRING_GROUP | 1 << CAP_VSTATS | 1 << CAP_KNOWN_STATS |
-			    1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID | 1 << CAP_CTRL,
+			    1 << CAP_PROVISION | 1 << CAP_WIRE | 1 << CAP_ASID | 1 << CAP_CTRL |
+			    1 << CAP_RING_STATE,
 		.stats = vdpasim_net_stats,
 		.data_stats = 1,
 	},

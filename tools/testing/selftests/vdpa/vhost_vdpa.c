@@ -344,6 +344,7 @@ TEST_F(device, vring_base)
 	uint32_t q;
 	size_t i;
 
+	NEED(v, CAP_RING_STATE);
 	ASSERT_EQ(0, vdpa_negotiate(v, MUST_HAVE));
 	for (i = 0; i < ARRAY_SIZE(values); i++) {
 		/* each queue its own */
@@ -596,6 +597,7 @@ TEST_F(device, kick_too_early)
 	struct vq q;
 	int i;
 
+	NEED(v, CAP_RING_STATE);
 	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
 	ASSERT_EQ(0, vq_init(&q, v, 1, 16, 1, VQ_BUF_SIZE, false));
 	ASSERT_EQ(0, vq_set_kick(&q, q.kick));

@@ -270,6 +270,8 @@ FIXTURE_SETUP(order)
 	size = v->vq_max < 256 ? v->vq_max : 256;
 	if (variant->order.enable_late)
 		NEED(v, CAP_LATE_ENABLE);
+	if (variant->order.features_first)
+		NEED(v, CAP_RING_STATE);
 	if (in_setup(&variant->order, ENABLE))
 		NEED(v, CAP_ANY_ORDER);
 	ASSERT_EQ(0, vdpa_mem_init(v, VDPA_IOVA));
@@ -424,6 +426,7 @@ TEST_F_TIMEOUT(order, stop_and_start, TEST_SECONDS)
 	uint16_t base[QUEUES];
 	unsigned int round;
 
+	NEED(&self->v, CAP_RING_STATE);
 	for (round = 0; round < 8; round++) {
 		ASSERT_NET(n, net_traffic(n, n->sent + rng_below(&n->rng, net_room(n)), n->got));
 		stop(_metadata, n, base);
