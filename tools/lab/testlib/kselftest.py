@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kselftests of tools/testing/selftests/vdpa in an L1, on each kind of vDPA parent: the
-kernel's simulator, a function of ours, and one whose doorbells can be mapped."""
+kernel's simulator, a function of ours, one whose doorbells can be mapped, and vp_vdpa."""
 import contextlib
 import os
 import re
@@ -30,6 +30,7 @@ PROVOKED = (r"vhost-vdpa-\d+: can't find and alloc asid"
 NO_BIT = (r"DMAR: (DRHD: handling fault status|\[DMA (Read|Write) NO_PASID\] Request device)"
           r"|dmar_fault: \d+ callbacks suppressed")
 PROPS = "iommu_platform=on,ats=on,vdpa=on"
+STRANGER_PROPS = "iommu_platform=on,ats=on"
 
 # What a function has where the log is tested. Features: MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX,
 # CTRL_VLAN, CTRL_MAC_ADDR, INDIRECT_DESC, EVENT_IDX, VERSION_1, ACCESS_PLATFORM, so with indirect
@@ -48,6 +49,11 @@ F_LOG_RANGES = 9
 
 # What asks for a doorbell, and what else is in its fixture
 DOORBELL_TESTS = ["vhost_vdpa", "vdpa_net -f running"]
+
+# What is run on vp_vdpa, the latter two in the long form, and what is wrong there: it takes features that were
+# not offered
+STRANGER_TESTS = ["vhost_vdpa", *(["vmm_order", "vdpa_net"] if tap.long_form() else [])]
+STRANGER_FAULTS = "device.features_not_offered",
 
 # What the tests print of the work they have done, for the reader
 FIGURES = re.compile(r"# \S+?:\d+:(\w+:(?:seed|fail_nth|fuzz)\b.*)")
@@ -70,9 +76,10 @@ vdpa dev add name {NAME} mgmtdev vdpasim_net mac 02:00:00:00:00:05 mtu 1500
 """
 
 
-def results(t, what, lines, skipped=None):
+def results(t, what, lines, skipped=None, faults=()):
     """One TAP line for each result in the lines of a KTAP stream; how many failed, of how many that
-    were tried. Those skipped are added to skipped, by the reason, if it is given."""
+    were tried. Those skipped are added to skipped, by the reason, if it is given. faults: the tests that
+    find a fault which the parent is known to have."""
     count = bad = 0
     for number, line in enumerate(lines):
         found = RESULT.match(line)
@@ -86,7 +93,9 @@ def results(t, what, lines, skipped=None):
                 skipped.setdefault(found.group(3), []).append(title)
             continue
         count += 1
-        if not t.ok(not found.group(1), title):
+        if found.group(2) in faults:
+            t.ok(found.group(1), f"{title} finds the fault that the parent has")
+        elif not t.ok(not found.group(1), title):
             bad += 1
             t.note("\n".join(lines[max(0, number - 8):number]))
     return bad, count
@@ -129,9 +138,9 @@ def choose(t, l1, node, what, folder, require):
     return [name for name in names if name not in logs]
 
 
-def run(t, l1, what, require, slow, only=()):
+def run(t, l1, what, require, slow, only=(), faults=()):
     """Run every binary, or those in only, against the device NAME; what they have printed of the
-    work they have done."""
+    work they have done. faults: as for results()."""
     figures = []
     skipped = {}
     node = l1.sh(f"ls /sys/bus/vdpa/devices/{NAME} | grep ^vhost-vdpa-").strip()
@@ -154,13 +163,14 @@ def run(t, l1, what, require, slow, only=()):
             continue
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
-        bad, count = results(t, f"{what}: {name}", lines, skipped)
+        bad, count = results(t, f"{what}: {name}", lines, skipped, faults)
         for figure in filter(None, map(FIGURES.match, lines)):
             t.note(figure.group(1))
             figures.append(figure.group(1))
         # a binary that crashes, or that skips all or selects none, has not tested anything
         if not bad:
-            t.equal((status, count > 0), (0, True), f"{what}: {name} as a whole")
+            found = any(f" {fault}" in line for fault in faults for line in lines if line.startswith("not ok"))
+            t.equal((status, count > 0), (int(found), True), f"{what}: {name} as a whole")
     for why, titles in skipped.items():
         t.skip(f"{what}: {len(titles)} tests", why)
         t.note("\n".join(titles))
@@ -187,7 +197,7 @@ def tries_what_is_required(t, l1, what):
 
 def make_lab(**changes):
     """A lab with one L1 and what run_all() needs in it."""
-    return tap.make_lab(devices=2, device_props=f"{PROPS},packed=on;{PROPS},page-per-vq=on",
+    return tap.make_lab(devices=3, device_props=f"{PROPS},packed=on;{PROPS},page-per-vq=on;{STRANGER_PROPS}",
                         vdpa_modules="stock", **changes)
 
 
@@ -239,6 +249,18 @@ def run_simulator(t, l1, folder, what, require="", parameter="", slow=1, only=()
     return figures
 
 
+def run_stranger(t, lab, function):
+    """Run them on a function of any kind, by vp_vdpa. A second device of the same function would overwrite what
+    it deletes the first one by: nothing is created or deleted there."""
+    l1 = lab.l1s[0]
+    with wire_peer(lab, function) as peer:
+        l1.sh(f"modprobe vhost_vdpa; /virtio-lm/src/tools/lab/l1-vdpa -d {l1.config.simulator}/vp_vdpa.ko "
+              f"{l1.pci(function)} {NAME}")
+        run(t, l1, "vp_vdpa", "wire,peer,link", 1, STRANGER_TESTS, STRANGER_FAULTS)
+        t.equal(peer.poll(), None, "vp_vdpa: the peer on the wire is alive to the end")
+    l1.sh(f"vdpa dev del {NAME}")
+
+
 def run_control_queue(t, lab):
     """The orders of VMMs on a function of ours that offers a control virtqueue and packed rings."""
     run_function(t, lab, 0, "virtio_lm control virtqueue", "wire,peer,link,packed",
@@ -253,3 +275,4 @@ def run_all(t, lab):
     run_control_queue(t, lab)
     run_function(t, lab, 1, "virtio_lm page-per-vq", "wire,peer,link,doorbell",
                  only=() if tap.long_form() else DOORBELL_TESTS)
+    run_stranger(t, lab, 2)
