@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * L2's agent: agent PEER RATE MIB PAGES; or agent nic, of which nic.h tells
+ * L2's agent: agent PEER RATE MIB PAGES; or agent nic and agent device, of which nic.h and device.h
+ * tell
  *
  * Sends PEER a numbered stream at RATE packets per second, accounts for the
  * stream that PEER sends, and keeps MIB MiB of memory under a pattern that
@@ -11,6 +12,7 @@
  * and not missed afterwards. So PEER sends a second stream, whose packets lie in the
  * socket, which means: in the buffers that the device has written, for HELD_NS.
  */
+#include "device.h"
 #include "nic.h"
 #include "receiver.h"
 #include "sender.h"
@@ -138,8 +140,10 @@ int main(int argc, char **argv)
 	struct header h;
 	ssize_t length;
 
+	if (argc == 4 && !strcmp(argv[1], "device"))
+		return device_main(argv + 2);
 	if (argc != 5) {
-		fprintf(stderr, "usage: agent PEER RATE MIB PAGES | nic IFACE WHAT VALUE\n");
+		fprintf(stderr, "usage: agent PEER RATE MIB PAGES | nic IFACE WHAT VALUE | device ADDRESS COUNT\n");
 		return 2;
 	}
 	if (!strcmp(argv[1], "nic"))
