@@ -25,7 +25,8 @@ EXPECTED = {
         ("reset, and until it has; a look at LM_CAPS", "common", WRITE, 1, 0),
         ("", "common", READ, 1, 0),
         ("", LM, READ, 1, 0),
-        ("configuration, between two looks at its generation", "config", READ, 24, 0),
+        ("eight fields of the configuration and the MAC's bytes, between "
+         "two looks at its generation", "config", READ, 14, 0),
         ("", "common", READ, 2, 0),
         ("", LM, READ, 1, 0),
         ("features, for what a queue tells only then", "common", WRITE, 6, 0),
@@ -61,7 +62,7 @@ EXPECTED = {
         ("it", "common", READ, 1, 0),
     ),
     "config": (
-        ("it", "config", READ, 24, 0),
+        ("eight fields, and the MAC's bytes", "config", READ, 14, 0),
         ("its generation before and after", "common", READ, 2, 0),
         ("a look at LM_CAPS", LM, READ, 1, 0),
     ),
