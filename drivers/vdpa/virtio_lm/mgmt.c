@@ -48,7 +48,12 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 		vq->device_idx = virtio_lm_device_idx(i, plan->offer, plan->pairs,
 						      plan->device_pairs);
 
-		vq->num_max = vp_modern_get_queue_size(mdev, vq->device_idx);
+		vq->notify = vp_modern_map_vq_notify(mdev, vq->device_idx, &pa);
+		if (!vq->notify)
+			goto err;	/* the library has said why */
+
+		/* Which has selected the queue */
+		vq->num_max = vp_ioread16(&mdev->common->queue_size);
 		vq->num = vq->num_max;
 		vlm->num_max = max(vlm->num_max, vq->num_max);
 		if (!vq->num_max || vq->num_max > VIRTIO_LM_VQ_NUM_MAX) {
@@ -56,10 +61,6 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 				vq->device_idx, vq->num_max);
 			goto err;
 		}
-
-		vq->notify = vp_modern_map_vq_notify(mdev, vq->device_idx, &pa);
-		if (!vq->notify)
-			goto err;	/* the library has said why */
 
 		offset = pa - pci_resource_start(mdev->pci_dev, func->notify.bar);
 		if (!virtio_lm_doorbell_fits(&func->notify, offset, width)) {

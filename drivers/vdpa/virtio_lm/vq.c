@@ -169,7 +169,7 @@ int virtio_lm_check_vq(struct virtio_lm_vdpa *vlm, struct virtio_lm_vq *vq)
  */
 int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 {
-	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
+	struct virtio_pci_common_cfg __iomem *cfg = vlm->func->mdev.common;
 	struct virtio_lm_vq *vq = &vlm->vqs[idx];
 	u32 ring;
 	u16 num;
@@ -190,18 +190,24 @@ int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 			return ret;
 	}
 
+	/* Once: the lock keeps others from it. The library would do it for each register */
+	vp_iowrite16(vq->device_idx, &cfg->queue_select);
+
 	/* A queue that the negotiated features do without does not take a size */
-	vp_modern_set_queue_size(mdev, vq->device_idx, vq->num);
-	num = vp_modern_get_queue_size(mdev, vq->device_idx);
+	vp_iowrite16(vq->num, &cfg->queue_size);
+	num = vp_ioread16(&cfg->queue_size);
 	if (num != vq->num)
 		return num ? -ERANGE : -ENOENT;
 
-	vp_modern_queue_address(mdev, vq->device_idx, vq->desc, vq->driver, vq->device);
-	if (vp_modern_queue_vector(mdev, vq->device_idx, idx) != idx)
+	vp_iowrite64_twopart(vq->desc, &cfg->queue_desc_lo, &cfg->queue_desc_hi);
+	vp_iowrite64_twopart(vq->driver, &cfg->queue_avail_lo, &cfg->queue_avail_hi);
+	vp_iowrite64_twopart(vq->device, &cfg->queue_used_lo, &cfg->queue_used_hi);
+	vp_iowrite16(idx, &cfg->queue_msix_vector);
+	if (vp_ioread16(&cfg->queue_msix_vector) != idx)
 		return -EIO;
 
-	vp_modern_set_queue_enable(mdev, vq->device_idx, true);
-	if (!vp_modern_get_queue_enable(mdev, vq->device_idx))
+	vp_iowrite16(1, &cfg->queue_enable);
+	if (!vp_ioread16(&cfg->queue_enable))
 		return -EIO;
 
 	return virtio_lm_gone(vlm->func) ? -ENODEV : 0;
