@@ -226,6 +226,12 @@ void virtio_lm_unmap(struct virtio_lm_func *func)
 	pci_iounmap(func->mdev.pci_dev, func->lm);
 }
 
+/* 0 and all ones are what one that is gone reads as, too: LM_CAPS tells. No other value needs it */
+static bool virtio_lm_unanswered(struct virtio_lm_func *func, u32 value)
+{
+	return (!value || value == U32_MAX) && virtio_lm_gone(func);
+}
+
 static int virtio_lm_switch(struct virtio_lm_func *func, u32 ctrl, u32 want)
 {
 	u32 status;
@@ -237,7 +243,8 @@ static int virtio_lm_switch(struct virtio_lm_func *func, u32 ctrl, u32 want)
 				virtio_lm_gone(func),
 				VIRTIO_LM_POLL_US, virtio_lm_deadline_us(), false,
 				func, VIRTIO_LM_STATUS);
-	if (virtio_lm_gone(func))
+	if (!ret && ((status & VIRTIO_LM_STATUS_SUSPENDED) != want ||
+		     virtio_lm_unanswered(func, status)))
 		return -ENODEV;
 	if (ret)
 		dev_err_ratelimited(func_dev(func),
@@ -298,7 +305,7 @@ int virtio_lm_get_ring(struct virtio_lm_func *func, u16 device_idx, u32 *ring)
 	int ret = 0;
 
 	*ring = virtio_lm_read(func, VIRTIO_LM_RING_STATE(device_idx));
-	if ((*ring == U32_MAX || !*ring) && virtio_lm_gone(func))
+	if (virtio_lm_unanswered(func, *ring))
 		ret = -ENODEV;
 
 	trace_virtio_lm_get_ring(func_dev(func), device_idx, *ring, ret);

@@ -26,7 +26,10 @@ static void virtio_lm_unmap_vqs(struct virtio_lm_vdpa *vlm)
 	}
 }
 
-/* The features are negotiated, so each virtqueue tells its maximum size and its doorbell */
+/*
+ * The features are negotiated, so each virtqueue tells its maximum size and its doorbell. The reset
+ * that follows finds out whether it was the device that told them.
+ */
 static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_plan *plan)
 {
 	u32 width = plan->offer & BIT_ULL(VIRTIO_F_NOTIFICATION_DATA) ? sizeof(u32) : sizeof(u16);
@@ -86,7 +89,7 @@ static int virtio_lm_map_vqs(struct virtio_lm_vdpa *vlm, const struct virtio_lm_
 		vlm->vqs[i].num_max = vlm->num_max;
 		vlm->vqs[i].num = vlm->num_max;
 	}
-	return virtio_lm_gone(func) ? -ENODEV : 0;
+	return 0;
 
 err:
 	return virtio_lm_gone(func) ? -ENODEV : -EINVAL;

@@ -206,11 +206,11 @@ int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	if (vp_ioread16(&cfg->queue_msix_vector) != idx)
 		return -EIO;
 
+	/* No function that is gone reads as 1 */
 	vp_iowrite16(1, &cfg->queue_enable);
-	if (!vp_ioread16(&cfg->queue_enable))
-		return -EIO;
-
-	return virtio_lm_gone(vlm->func) ? -ENODEV : 0;
+	if (vp_ioread16(&cfg->queue_enable) != 1)
+		return virtio_lm_gone(vlm->func) ? -ENODEV : -EIO;
+	return 0;
 }
 
 /**
