@@ -248,7 +248,7 @@ static void virtio_lm_set_config_cb(struct vdpa_device *vdpa, struct vdpa_callba
  * Virtio 1.3, 3.1.1: the features come after DRIVER, and whether the device has taken them is read
  * back.
  */
-static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
+static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm)
 {
 	struct virtio_pci_modern_device *mdev = &vlm->func->mdev;
 	int ret;
@@ -256,8 +256,6 @@ static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
 	/* A command may be under way in the mailbox, or the device not reset at all */
 	if (vlm->needs_reset)
 		return -EPROTO;
-
-	vp_modern_set_status(mdev, status & ~VIRTIO_CONFIG_S_FEATURES_OK);
 	if (!vlm->features) {
 		dev_err_ratelimited(&vlm->vdpa.dev, "FEATURES_OK before any features were set\n");
 		return -EPROTO;
@@ -265,7 +263,7 @@ static int virtio_lm_features_ok(struct virtio_lm_vdpa *vlm, u8 status)
 
 	vp_modern_set_features(mdev, virtio_lm_driver_features(vlm->features, vlm->func->features,
 							       mdev->common_len));
-	vp_modern_set_status(mdev, status);
+	vp_modern_set_status(mdev, vlm->status | VIRTIO_CONFIG_S_FEATURES_OK);
 	if (!(vp_modern_get_status(mdev) & VIRTIO_CONFIG_S_FEATURES_OK)) {
 		dev_err_ratelimited(&vlm->vdpa.dev, "device does not take features 0x%llx\n",
 				    vlm->features);
@@ -358,19 +356,23 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 		goto out;
 
 	add = status & ~was;
-	vlm->status |= add & ~steps;
+	if (add & ~steps) {
+		vlm->status |= add & ~steps;
+		vp_modern_set_status(&vlm->func->mdev, vlm->status);
+	}
 	if (add & VIRTIO_CONFIG_S_FEATURES_OK) {
-		ret = virtio_lm_features_ok(vlm, vlm->status | VIRTIO_CONFIG_S_FEATURES_OK);
+		ret = virtio_lm_features_ok(vlm);
 		if (ret)
 			goto out;
 		vlm->status |= VIRTIO_CONFIG_S_FEATURES_OK;
 	}
 	if (add & VIRTIO_CONFIG_S_DRIVER_OK) {
 		ret = virtio_lm_start(vlm);
-		if (!ret)
-			vlm->status |= VIRTIO_CONFIG_S_DRIVER_OK;
+		if (ret)
+			goto out;
+		vlm->status |= VIRTIO_CONFIG_S_DRIVER_OK;
+		vp_modern_set_status(&vlm->func->mdev, vlm->status);
 	}
-	vp_modern_set_status(&vlm->func->mdev, vlm->status);
 out:
 	trace_virtio_lm_status(&vdpa->dev, was, status, ret);
 }

@@ -38,7 +38,7 @@ EXPECTED = {
         ("", LM, READ, 1, 0),
     ),
     "features": (
-        ("ACKNOWLEDGE, DRIVER, then FEATURES_OK with the features", "common", WRITE, 9, 0),
+        ("ACKNOWLEDGE, DRIVER, then FEATURES_OK with the features", "common", WRITE, 7, 0),
         ("the status, by vhost-vdpa before each call, by the driver before what "
          "follows the first one, after FEATURES_OK, and by the VMM in the end", "common", READ, 8, 0),
         ("the MAC address that was provisioned, as a command", LM, WRITE, 3, 0),
