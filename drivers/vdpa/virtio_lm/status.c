@@ -122,11 +122,12 @@ int virtio_lm_recover(struct virtio_lm_vdpa *vlm)
  * @vlm: the vDPA device
  *
  * It needs a reset, after which it cannot be started any more. Until then it goes on, so that a VMM
- * can suspend it and read its state. May sleep.
+ * can suspend it and read its state. Nothing here depends on what it says. May sleep.
  */
 void virtio_lm_prepare_del(struct virtio_lm_vdpa *vlm)
 {
-	scoped_guard(mutex, &vlm->lock)
-		vlm->deleting = true;
-	virtio_lm_notify_reset(vlm);
+	guard(mutex)(&vlm->lock);
+	vlm->deleting = true;
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		virtio_lm_invoke(&vlm->config_callback);
 }

@@ -106,7 +106,6 @@ EXPECTED = {
         ("a look at LM_CAPS", LM, READ, 1, 0),
     ),
     "dev del": (
-        ("the status, for who has it open", "common", READ, 1, 0),
         ("reset, and until it has", "common", WRITE, 1, 0),
         ("", "common", READ, 1, 0),
         ("a look at LM_CAPS", LM, READ, 1, 0),
