@@ -38,7 +38,7 @@ ARTEFACTS = {
     "driver": Artefact("driver", "build the driver", 20, ("drivers", "include"), 10),
     "log-modules": Artefact("log-modules", "build the vDPA modules with a dirty log", 40,
                             ("tools/lab/sim", "tools/linux/modules-log", "patches/linux-6.12", "patches/linux-7.x",
-                             "drivers", "include"), 6),
+                             "drivers", "include", "dkms.conf"), 6),
     "tools": Artefact("helpers", "build the lab's helpers and the kselftests", 10,
                       ("tools/lab/agent", "tools/testing", "samples", "include"), 10, "tools"),
     "dkms": Artefact("dkms", "get Debian's DKMS and debhelper", 5, ("tools/lab/debs",), 2, optional=True),

@@ -7,7 +7,8 @@
 # LAB_KERNEL_ROOT: where tools/lab/linux-kernel has put another kernel than the tree's.
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
 [ "${LM_COMPILE-}" ] ||
-	exec python3 -m testlib.compiled "$0" tools/linux/modules-log patches/linux-6.12 patches/linux-7.x drivers include
+	exec python3 -m testlib.compiled "$0" tools/linux/modules-log patches/linux-6.12 patches/linux-7.x drivers include \
+		dkms.conf
 tool=/virtio-lm/src/tools/linux/modules-log
 out=/virtio-lm/run/$LAB_TEST
 # of a run that was ended
@@ -75,7 +76,7 @@ part=$out.part
 series=linux-6.12
 case $release in 7.*) series=linux-7.x ;; esac
 mkdir -p "$part/tools" "$part/patches/$series"
-cp -r /virtio-lm/src/drivers /virtio-lm/src/include "$part"
+cp -r /virtio-lm/src/drivers /virtio-lm/src/include /virtio-lm/src/dkms.conf "$part"
 cp -r /virtio-lm/src/tools/linux "$part/tools"
 set -- /virtio-lm/src/patches/$series/*.patch
 while [ $# -gt 1 ]; do
