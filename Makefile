@@ -42,6 +42,7 @@ help:
 	@echo "                        (RELEASE=<uname -r>, SOURCE=<kernel source>, OUT=<folder>)"
 	@echo "  make modules-log_install, modules-log_remove    that set"
 	@echo "  make deb              a Debian package of it for DKMS, in DEB=<folder> (needs debhelper, dh-dkms)"
+	@echo "  make deb-log          modules-log, and a Debian package of that set, in DEB=<folder>"
 	@echo "A kernel tree of yours:"
 	@echo "  make overlay KTREE=<tree>   lay driver, selftests and documents over it, and build the"
 	@echo "                        selftests there; no file of another's is overwritten"
@@ -99,6 +100,9 @@ DEB ?= build/deb
 deb:
 	tools/linux/deb $(DEB)
 
+deb-log: modules-log
+	tools/linux/deb-log $(OUT) $(DEB)
+
 overlay:
 	@tools/linux/overlay "$(KTREE)"
 
@@ -114,4 +118,4 @@ docs:
 	sphinx-build -q -W Documentation Documentation/_build
 
 .PHONY: help setup demo soak check check-long lint bench bench-quick mutants kselftest lab modules modules_install \
-	modules-log modules-log_install modules-log_remove deb overlay clean distclean docs
+	modules-log modules-log_install modules-log_remove deb deb-log overlay clean distclean docs
