@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 
-from cli import tests
+from cli import options, tests
+from cli.__main__ import parser
 from testlib import lint, tap
 
 SRC = "/virtio-lm/src"
@@ -153,6 +154,27 @@ def one_version(t):
     t.equal(again, [], "and no other file has a version of its own")
 
 
+def manual(t):
+    """lab(1) tells of what lab --help does."""
+    with open(f"{SRC}/Documentation/man/lab.1", encoding="ascii") as file:
+        page = file.read().replace("\\-", "-")
+    told = {name: set(re.findall(r"--[a-z0-9-]+", text))
+            for name, text in re.findall(r"^\.SS lab (\w+)(.*?)(?=^\.S[SH] )", page, re.M | re.S)}
+    lab = {option.flag for option in options.LAB}
+    _, commands = parser()
+    # argparse has no other way to ask
+    want = {name: {flag for flag in sub._option_string_actions if flag.startswith("--")} - lab - {"--help"}
+            for name, sub in commands.items()}
+    t.equal(told, want, "lab(1) tells of each command, and of its options")
+    text = page.partition("\n.SH OPTIONS\n")[2].partition("\n.SH ")[0]
+    told = re.findall(r'^\.BI (--\S+) " (\S+)"\n(.*?)(?=^\.TP|\Z)', text, re.M | re.S)
+    t.equal([words[:2] for words in told], [(option.flag, option.metavar) for option in options.LAB],
+            "and of those that commands share")
+    t.equal([option.flag for option, words in zip(options.LAB, told)
+             if option.default() not in ("", None) and f"({option.default()})" not in words[2]], [],
+            "and says what they are by default")
+
+
 with tap.Tap() as t:
     os.makedirs(RUN)
     licenced = [p for p in files("drivers", "include", "tools", "Documentation",
@@ -191,6 +213,7 @@ with tap.Tap() as t:
     t.ok(len(messages) > 20, f"lab.rst explains messages of the lab: {len(messages)}")
     t.equal([each for each in messages if each not in code], [], "and the lab prints each of them")
     one_version(t)
+    manual(t)
 
     # the archive drops a version one day, and a suite gets another name
     pinned = re.compile(r"\b(bookworm|trixie|forky|sid|experimental)\b|(?<!\d)\d+:\d+\.\d+[.\d]*(\+\w+)?-\d")
