@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=400,100 variants=stock,newest needs=dkms form=long
-"""The Debian package of the driver, by Debian's own tools: in an L1, apt and DKMS install it, and udev gives
-functions to the driver, but not those that the administrator has opted out; it is upgraded, and removed without
-a trace. It stands beside the set with a dirty log, and (package-newest) follows a new kernel.
+# lab: group=build cost=520,100 variants=stock,newest needs=dkms form=long
+"""The Debian packages of the driver and of the set with a dirty log, by Debian's own tools: in an L1, apt and DKMS
+install the driver, and udev gives functions to it, but not those that the administrator has opted out; it is
+upgraded, and removed without a trace. So is the set, beside it. (package-newest) The driver follows a new kernel.
 
 `make deb` and all that needs no device run in a system of testlib/debian.py. DKMS compiles there, too: an L1
 without KVM takes minutes for it. What it has built comes to L1 as a tarball of DKMS's, at the place where the
@@ -20,12 +20,16 @@ from testlib.debian import Root, install
 SRC = "/virtio-lm/src"
 DEBS = tap.folder("dkms")
 PACKAGE, DKMS, DRIVER = "virtio-lm-vdpa-dkms", "virtio-lm-vdpa", kselftest.DRIVER
-# what the package is made of, and what makes it
-PARTS = "debian", "dkms.conf", "drivers", "include", "Documentation/man", "tools/udev", "tools/linux"
+# that of the set, with a kernel's release behind it
+LOG = "virtio-lm-log-modules"
+# what the packages are made of, and what makes them
+PARTS = ("debian", "dkms.conf", "drivers", "include", "Documentation/man", "tools/udev", "tools/linux", "patches",
+         "Makefile")
 SET = f"{SRC}/tools/linux/modules-log"
 IN_SET = "updates/virtio-lm-log/virtio-lm-vdpa.ko"
 # what a package may leave behind, and DKMS with it
 TRACES = ("find /usr/src /usr/lib/udev /usr/share/doc /usr/share/man /var/lib/dkms /lib/modules/*/ "
+          "/etc/depmod.d /usr/lib/depmod.d "
           "-path '*virtio[-_]lm*' -o -path '*/updates'")
 # of a build where each instruction is emulated
 SECONDS = 1800
@@ -38,7 +42,7 @@ def version_of(folder):
 
 
 def copy(folder):
-    """A copy of the checkout, of what the package is made of."""
+    """A copy of the checkout, of what the packages are made of."""
     for part in PARTS:
         os.makedirs(os.path.dirname(f"{folder}/{part}"), exist_ok=True)
         (shutil.copytree if os.path.isdir(f"{SRC}/{part}") else shutil.copy)(f"{SRC}/{part}", f"{folder}/{part}")
@@ -58,11 +62,16 @@ def build(t, root, out):
     this, other = version_of(SRC), f"{version_of(SRC)}.1"
     path = f"{out}/this/{PACKAGE}_{this}_all.deb"
     for folder in "this", "again":
-        root.sh(f"make -C {SRC} deb DEB={out}/{folder}")
+        root.sh(f"""mkdir -p {out}/{folder}
+            touch {out}/{folder}/another.deb {out}/{folder}/{PACKAGE}_0.9_all.deb
+            make -C {SRC} deb DEB={out}/{folder}""")
     t.ok(os.path.exists(path), f"make deb builds {os.path.basename(path)}")
-    t.equal(root.run(f"cmp {path} {out}/again/*.deb").stdout, "", "and the same file again")
+    t.equal(root.run(f"cmp {path} {out}/again/virtio*.deb").stdout, "", "and the same file again")
+    t.equal(sorted(glob.glob("*.deb", root_dir=f"{out}/this")), ["another.deb", os.path.basename(path)],
+            "an older one is gone from that folder, what else is there stays")
     t.equal(root.sh(f"dpkg-deb --fsys-tarfile {path} | tar -xO ./usr/share/man/man4/{DRIVER}.4.gz | gunzip | "
-                    "groff -man -ww -z 2>&1"), "", "groff has nothing to say of its manual page")
+                    f"cat - {SRC}/Documentation/man/lab.1 | groff -man -ww -z 2>&1"), "",
+            "groff has nothing to say of its manual page, and of the lab's")
 
     copy(f"{out}/src")
     tool = f"{out}/src/tools/linux/deb"
@@ -72,9 +81,26 @@ def build(t, root, out):
          "where dkms.conf and debian/changelog differ, nothing is built, and both versions are named")
     change(f"{out}/src/debian/changelog", lambda text: text.replace(f"({this})", f"({other})", 1) + "\n" + text)
     root.sh(f"{tool} {out}/next")
-    t.ok(root.run(f"{tool} {out}/src").returncode and os.path.exists(tool),
-         "a folder that is not its own is left alone")
     return (this, path), (other, f"{out}/next/{PACKAGE}_{other}_all.deb")
+
+
+def build_sets(t, root, out, packages):
+    """The package of the set, of the same versions: path of each."""
+    (this, beside), (other, _) = packages
+    release = release_of(root.path)
+    made = tap.config().log_modules
+    name = f"{LOG}-{release}"
+    for folder in "this", "again":
+        root.sh(f"touch {out}/{folder}/{name}_0.9_amd64.deb; {SRC}/tools/linux/deb-log {made} {out}/{folder}")
+    path = f"{out}/this/{name}_{this}_amd64.deb"
+    t.equal(root.run(f"cmp {path} {out}/again/{name}_*.deb").stdout, "", "the set's is the same file again, too")
+    t.ok(os.path.exists(beside), "and stands beside the driver's")
+    refused = root.run(f"{out}/src/tools/linux/deb-log {made} {out}/next")
+    t.ok(refused.returncode and f"version {this} of dkms.conf, debian/changelog {other}" in refused.stdout,
+         "no package is made of a set of another version, and both are named")
+    root.sh(f"make -C {out}/src deb-log RELEASE={release} SOURCE=$(ls /usr/src/linux-source-*.tar.xz) "
+            f"OUT={out}/set DEB={out}/next", timeout=SECONDS)
+    return path, f"{out}/next/{name}_{other}_amd64.deb"
 
 
 def state(system):
@@ -83,10 +109,10 @@ def state(system):
     return sorted(re.findall(r"^\S+/(\S+), (\S+), \S+: (\w+)", said, re.M))
 
 
-def module(root, release):
-    """The file that modprobe takes for the driver on that kernel."""
-    words = root.sh(f"modprobe --set-version {release} --show-depends {DRIVER}").split()
-    return words[-1].partition(f"/{release}/")[2]
+def module(root, release, name=DRIVER):
+    """The file that modprobe takes for a module, the driver for one, on that kernel."""
+    words = root.sh(f"modprobe --set-version {release} --show-depends {name}").split()
+    return words[-1].partition(f"/{release}/")[2].removesuffix(".xz")
 
 
 def release_of(folder):
@@ -102,19 +128,47 @@ def remove(t, system):
     t.equal(left, ("", []), "when it is removed, nothing is left of it")
 
 
-def beside_the_set(t, root, packages):
+def beside_the_set(t, root, packages, sets):
     """The set with a dirty log was there before the package."""
     release = release_of(root.path)
+    name = f"{LOG}-{release}"
+
+    def refused(words, why, what):
+        done = root.run(words)
+        if not t.ok(done.returncode and why in done.stdout, what):
+            t.note(done.stdout)
     root.sh(f"{SET} install {tap.config().log_modules}")
-    for version, path in packages:
+    refused(install(sets[0]), "installed by hand", "the set's package does not replace what was installed by hand")
+    root.sh(f"{SET} remove -k {release}")
+    for (version, path), set_path in zip(packages, sets):
+        root.sh(install(set_path))
+        # depmod of the other package's would hide that this one's has not run
+        t.equal(module(root, release, "vdpa"), "updates/virtio-lm-log/vdpa.ko", "modprobe takes the set's vdpa")
         root.sh(install(path))
         t.equal(state(root), [(version, release, "installed")],
                 f"beside the set with a dirty log, {version} is installed")
-        t.equal(module(root, release), IN_SET, "modprobe takes the driver of the set")
+        t.equal(module(root, release), IN_SET, "modprobe takes the set's driver")
+        t.equal(root.sh(f"modinfo -k {release} -F version {DRIVER}").strip(), version, "which has that version")
         root.sh(f"dkms mktarball {DKMS}/{version} -k {release} --archive {path}.dkms.tar.gz")
-    root.sh(f"{SET} remove -k {release}")
-    t.ok(module(root, release).startswith(f"updates/dkms/{DRIVER}.ko"), "and when that is removed, the package's")
+    # its description
+    said = root.sh(f"dpkg-query -f '${{Description}}' -W {name}")
+    told = dict(re.findall(r"^ +(\S+)\.ko +of (\S+)$", said, re.M))
+
+    def taken():
+        return {file: module(root, release, file) for file in told}
+    files = glob.glob(f"{root.path}/lib/modules/{release}/updates/virtio-lm-log/*")
+    t.equal(taken(), {os.path.basename(file)[:-3]: file.partition(f"/{release}/")[2] for file in files},
+            "modprobe takes each module of the set, and its package names each")
+    refused(f"dpkg --no-act --remove linux-image-{release}", f"\n {name} depends on linux-image-{release}",
+            "its kernel is not removed without it")
+    refused(f"{SET} remove -k {release}", f"{name} has installed the set", "modules-log leaves it to dpkg")
+    root.sh(f"apt-get -q --yes remove {name}")
+    t.equal(taken(), told, "when it is removed, modprobe takes what its package says that it stood in for")
     remove(t, root)
+    root.sh(install(sets[0]))
+    root.sh(f"dpkg --purge --force-depends linux-image-{release} && dpkg --purge {name}")
+    t.equal(root.sh(f"{TRACES}; find /lib/modules/{release} -name 'modules.*'"), "",
+            "nor is anything left of the set where its kernel went first")
 
 
 def new_kernel(t, root, packages):
@@ -258,7 +312,8 @@ with tap.Tap() as t:
     if tap.VARIANT == "newest":
         new_kernel(t, root, packages)
     else:
-        beside_the_set(t, root, packages)
+        sets = build_sets(t, root, work, packages)
+        beside_the_set(t, root, packages, sets)
         with tap.make_lab(devices=4, device_props=kselftest.PROPS, vdpa_modules="stock", memory=2048) as lab:
             in_l1(t, lab, packages)
             t.clean_logs(lab)
