@@ -83,6 +83,8 @@ lab:
 	@$(LAB) --help
 
 modules modules_install:
+	@[ -e "$(KDIR)/Makefile" ] || { echo "$@: no kernel headers at $(KDIR): install linux-headers-$$(uname -r)," \
+		"or name others by KDIR=" >&2; exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(DRIVER) $@
 
 RELEASE ?= $(shell uname -r)

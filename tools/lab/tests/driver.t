@@ -5,7 +5,7 @@
 # it is not for it does not begin to, and says why. LAB_KERNEL_ROOT: where tools/lab/linux-kernel has put
 # another kernel than the tree's.
 # shellcheck disable=SC2319 # ok takes the status of a condition, too
-[ "${LM_COMPILE-}" ] || exec python3 -m testlib.compiled "$0" tools/lab/driver drivers include
+[ "${LM_COMPILE-}" ] || exec python3 -m testlib.compiled "$0" tools/lab/driver drivers include Makefile
 . "$(dirname "$0")/tap.sh"
 out=/virtio-lm/run/$LAB_TEST
 log=$out.log
@@ -67,5 +67,8 @@ refused "a kernel whose vDPA bus is too old is refused, and the first that is no
 make -C "$headers" M="$out.refused" clean >"$out.said" 2>&1
 ok $? "what was built can be removed whatever the kernel is"
 rm -rf "$out.refused" "$out.old"
+! make -C /virtio-lm/src modules KDIR=/nowhere >"$out.said" 2>&1 &&
+	grep -q '^modules: no kernel headers at /nowhere: install linux-headers-' "$out.said"
+ok $? "where there are no headers, make modules says what to install"
 
 finish
