@@ -137,7 +137,7 @@ make_tree()
 			free=$(df -Pm "$LM_CACHE" | awk 'NR == 2 { print $4 }')
 			[ "$free" -ge 5000 ] ||
 				die "$LM_CACHE has $free MiB free, 5000 MiB are needed: free some, or set XDG_CACHE_HOME to another disk"
-			say "setting up in $LM_CACHE: tree, kernel, driver, QEMU; 8 to 16 minutes in all"
+			say "setting up in $LM_CACHE: the tree first; all that a lab needs takes 8 to 16 minutes"
 			need_package mmdebstrap mmdebstrap
 			step "make the tree of Debian $LM_SUITE" 100 on_host sh "$LM_SRC/tools/lab/tree" ||
 				die "could not make the tree: is there a network, has the mirror $LM_SUITE, has the disk 3 GiB free?"
