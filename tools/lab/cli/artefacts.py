@@ -47,6 +47,7 @@ ARTEFACTS = {
                         optional=True),
     "vhost-crate": Artefact("vhost-crate", "build a program with Debian's vhost crate", 90,
                             ("tools/lab/debs", "tools/lab/unpack", "tools/lab/vdpa-net.rs"), 2, mib=1000, optional=True),
+    "vng": Artefact("vng", "get Debian's virtme-ng", 10, ("tools/lab/debs", "tools/lab/unpack"), 2, optional=True),
 }
 
 

@@ -25,7 +25,7 @@ from .options import SRC, UsageError
 FOLDER = f"{SRC}/tools/lab/tests"
 VARIANTS = ("stock", *kernels.VARIANTS)
 # those that artefacts.ARTEFACTS has, and kinds of QEMU, which do_check() of commands.py has made
-NEEDS = ("dkms", "dpdk", "libvirt", "vhost-crate", "qemu-fuzz", "qemu-sources", "qemu-tsan")
+NEEDS = ("dkms", "dpdk", "libvirt", "vhost-crate", "vng", "qemu-fuzz", "qemu-sources", "qemu-tsan")
 GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab", "bench")
 FORMS = ("both", "long", "asked")
 DECLARATION = re.compile(r"^# lab: (.*)$", re.M)
