@@ -26,12 +26,12 @@ def listen(l1):
         l2.console(l1, line.format(port))
 
 
-def connect(port):
-    """To L2. Its nc listens again a moment after the last connection."""
+def connect(port, address):
+    """To L2, at that address of its. Its nc listens again a moment after the last connection."""
     end = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
-            conn = socket.create_connection((net.L2_DATA, port), timeout=5)
+            conn = socket.create_connection((address, port), timeout=5)
             conn.settimeout(0.1)
             return conn
         except OSError as err:
@@ -45,9 +45,9 @@ def acknowledged(conn, sent):
     return sent - struct.unpack("i", fcntl.ioctl(conn, SIOCOUTQ, bytes(4)))[0]
 
 
-def rate(port, seconds):
+def rate(port, seconds, address):
     """The MiB/s of a connection to that port of L2, over so many seconds."""
-    conn = connect(port)
+    conn = connect(port, address)
     count = 0
     begin = mark = None
     start = time.monotonic()
@@ -64,11 +64,11 @@ def rate(port, seconds):
         conn.close()
 
 
-def to_l2(seconds):
+def to_l2(seconds, address=net.L2_DATA):
     """How fast L2 takes what it is sent."""
-    return rate(SINK, seconds)
+    return rate(SINK, seconds, address)
 
 
-def from_l2(seconds):
+def from_l2(seconds, address=net.L2_DATA):
     """How fast L2 sends."""
-    return rate(SOURCE, seconds)
+    return rate(SOURCE, seconds, address)

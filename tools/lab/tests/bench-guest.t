@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# lab: group=bench cost=900 variants=stock form=asked
+"""The network of an L2 by virtio_lm_vdpa, against the same by vp_vdpa, which drives any virtio function and cannot
+migrate. An L2 has a NIC of each, on functions that are alike, and a third one by virtio_lm_vdpa with all features
+that the function has: what it is compared with vp_vdpa by, and what the features by default cost. Measured are
+TCP in both directions, short packets and round trips. The full form does so with doorbells of their own pages
+in both layers, too, and with two pairs of queues."""
+import dataclasses
+import re
+import statistics
+import subprocess
+
+from testlib import bench, tap, tcp, vdpa
+from testlib.bench import at_least, at_most
+from vlm import l2, net
+from vlm.l1 import LabError
+
+# the parents by which L2 has its NICs, in the order of the functions
+DEFAULT, ALL, OTHER = LEGS = "virtio_lm_vdpa", "virtio_lm_vdpa, all features", "vp_vdpa"
+# with an MTU of their own: a feature that is offered has to have its value
+PROPS = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024,host_mtu=1500"
+SECONDS = 5 if tap.long_form() else 1
+ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 3)
+# echoes of a round: one after the other, and so many under way at a time
+PINGS = 500 if tap.long_form() else 100
+FLOOD, UNDER_WAY = (20000, 64) if tap.long_form() else (4000, 64)
+TIME = re.compile(r"time=([\d.]+) ms")
+FLOODED = re.compile(r"(\d+) received.* time (\d+)ms")
+
+
+@dataclasses.dataclass
+class Case:
+    """How L2 has its NICs: pairs of queues of each, and the properties of the function and of L2's NIC."""
+    name: str
+    pairs: int = 1
+    more: str = ""
+
+
+CASES = [Case("one pair")]
+if tap.long_form():
+    CASES += [Case("one pair, page-per-vq", more=",page-per-vq=on"), Case("two pairs", 2, ",mq=on")]
+
+
+def subnet(leg):
+    """Each NIC of L2 has a network of its own; L0 is .1 in it, and L2 is .2."""
+    return f"10.77.{11 + LEGS.index(leg)}"
+
+
+def all_features(l1):
+    """Those that the driver can pass on, of the function that it has got."""
+    names, = (dev["dev_features"] for dev in vdpa.shows(l1, "mgmtdev show")[1]["mgmtdev"].values()
+              if "dev_features" in dev)
+    return sum(1 << (vdpa.BITS[name] if isinstance(name, str) else name) for name in names)
+
+
+def make_nodes(l1, pairs):
+    """The three vDPA devices; their nodes."""
+    words = ("max_vqp", str(pairs)) if pairs > 1 else ()
+    nodes = [l2.take_over(l1, 0, "vdpa0", mac=None, words=words)]
+    mask = hex(all_features(l1))
+    nodes.append(l2.take_over(l1, 1, "vdpa1", mac=None, words=("device_features", mask, *words)))
+    nodes.append(l1.sh("/virtio-lm/src/tools/lab/l1-vdpa -d "
+                       f"{l1.config.simulator}/vp_vdpa.ko {l1.pci(2)} vdpa2").split()[-1])
+    return nodes
+
+
+def nics(l1, nodes, case):
+    """QEMU's words for them. A MAC is its function's: vp_vdpa cannot give it another one."""
+    queues = f",queues={case.pairs}" if case.pairs > 1 else ""
+    words = []
+    for n, node in enumerate(nodes):
+        words += ["-netdev", f"vhost-vdpa,id=n{n},vhostdev={node}{queues}",
+                  "-device", f"virtio-net-pci,netdev=n{n},mac={l1.mac(n)},romfile={case.more}"]
+    return words
+
+
+def configure(l1):
+    """L0's and L2's ends of the three networks. All are on one bridge: nobody is to answer for another NIC."""
+    l2.console(l1, "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
+    for n, leg in enumerate(LEGS):
+        net.ip("addr", "add", f"{subnet(leg)}.1/24", "dev", "br0")
+        l2.console(l1, f"ip addr add {subnet(leg)}.2/24 dev eth{n}; ip link set eth{n} up")
+
+
+def ping(leg, *words):
+    """What ping says of L2's NIC."""
+    done = subprocess.run(["ping", "-n", *words, f"{subnet(leg)}.2"], stdout=subprocess.PIPE, text=True,
+                          timeout=240, check=False)
+    if done.returncode:
+        raise LabError(f"{leg}: ping {' '.join(words)}: {done.stdout.strip()[-200:]}")
+    return done.stdout
+
+
+def round_trip(leg):
+    """The median of some, in us."""
+    return statistics.median(float(ms) for ms in TIME.findall(ping(leg, "-i", "0.01", "-c", str(PINGS)))) * 1000
+
+
+def short_packets(leg):
+    """Echoes per second, with many under way."""
+    found = FLOODED.search(ping(leg, "-q", "-f", "-l", str(UNDER_WAY), "-c", str(FLOOD)))
+    return int(found[1]) * 1000 / int(found[2])
+
+
+# what it is, unit, goal, how
+MEASURED = (
+    ("TCP to L2", "MiB/s", at_least(1), lambda leg: tcp.to_l2(SECONDS, f"{subnet(leg)}.2")),
+    ("TCP from L2", "MiB/s", at_least(1), lambda leg: tcp.from_l2(SECONDS, f"{subnet(leg)}.2")),
+    ("short packets", "1/s", at_least(1), short_packets),
+    ("round trip", "us", at_most(1), round_trip),
+)
+
+
+def negotiated(l1):
+    """What L2 has negotiated with each NIC, by QEMU's names."""
+    conn = l2.qmp(l1)
+    try:
+        found = {}
+        for device in conn.cmd("x-query-virtio"):
+            if device["name"] == "virtio-net":
+                features = conn.cmd("x-query-virtio-status", path=device["path"])["guest-features"]
+                names = features["transports"] + features["dev-features"]
+                found[device["path"]] = {name.partition(":")[0] for name in names}
+        # their paths are numbered in the order of the words
+        return [found[path] for path in sorted(found)]
+    finally:
+        conn.close()
+
+
+def run(t, lab, case, kept):
+    """All rounds of a case."""
+    l1 = lab.l1s[0]
+    l2.start(l1, nic=nics(l1, make_nodes(l1, case.pairs), case))
+    l2.wait_up(l1)
+    configure(l1)
+    tcp.listen(l1)
+    default, every, other = negotiated(l1)
+    t.equal(every, other, f"{case.name}: L2 has the same features by {ALL}, as by {OTHER}")
+    t.note(f"beside those by {DEFAULT}: {', '.join(sorted(every - default)) or 'none'}")
+    for what, unit, goal, measure in MEASURED:
+        pairs = [kept.compare(f"{case.name}: {what}", unit, legs, goal)
+                 for legs, goal in (((ALL, OTHER), goal), ((DEFAULT, ALL), None))]
+        elsewhere = []
+        for number, leg in bench.order(LEGS, ROUNDS):
+            before = [net.received(l1.data_tap(n)) for n in range(len(LEGS))]
+            value = measure(leg)
+            came = [net.received(l1.data_tap(n)) - then for n, then in enumerate(before)]
+            if max(came) != came[LEGS.index(leg)]:
+                elsewhere.append((leg, came))
+            for comparison in pairs:
+                if leg in comparison.legs:
+                    comparison.add(number, leg, value)
+        t.equal(elsewhere, [], f"{case.name}: {what}: each NIC's packets are those of its function")
+        kept.save()
+    l2.stop(l1)
+
+
+with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".") as kept:
+    for case in CASES:
+        with tap.make_lab(devices=len(LEGS), vdpa_modules="stock", l2_memory=128, rate=1, pages=1, queues=case.pairs,
+                          device_props=PROPS + case.more, l2_qemu_args=f"-smp {case.pairs}") as lab:
+            run(t, lab, case, kept)
+            t.clean_logs(lab)
