@@ -139,8 +139,9 @@ def run(t, lab, case, kept):
     t.equal(every, other, f"{case.name}: L2 has the same features by {ALL}, as by {OTHER}")
     t.note(f"beside those by {DEFAULT}: {', '.join(sorted(every - default)) or 'none'}")
     for what, unit, goal, measure in MEASURED:
-        pairs = [kept.compare(f"{case.name}: {what}", unit, legs, goal)
-                 for legs, goal in (((ALL, OTHER), goal), ((DEFAULT, ALL), None))]
+        pairs = [kept.compare(f"{case.name}: {what}, {against}", unit, legs, goal)
+                 for against, legs, goal in (("by virtio_lm_vdpa / by vp_vdpa", (ALL, OTHER), goal),
+                                             ("features by default / all of them", (DEFAULT, ALL), None))]
         elsewhere = []
         for number, leg in bench.order(LEGS, ROUNDS):
             before = [net.received(l1.data_tap(n)) for n in range(len(LEGS))]
