@@ -330,7 +330,7 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 {
 	const u8 steps = VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
 	struct virtio_lm_vdpa *vlm = to_vlm(vdpa);
-	u8 was, add;
+	u8 was, add, own = 0;
 	int ret = 0;
 
 	if (!status) {
@@ -351,7 +351,10 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 	else if (was & ~status)
 		ret = -EINVAL;
 	else if (was)
-		ret = virtio_lm_check(vlm, &add);
+		ret = virtio_lm_check(vlm, &own);
+	/* Refused at first, and then set by the device itself: with which features, it does not tell */
+	if (!ret && own & ~was & VIRTIO_CONFIG_S_FEATURES_OK)
+		ret = -EPROTO;
 	if (ret)
 		goto out;
 

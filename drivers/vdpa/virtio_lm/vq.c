@@ -196,15 +196,18 @@ int virtio_lm_enable_vq(struct virtio_lm_vdpa *vlm, u16 idx)
 	/* A queue that the negotiated features do without does not take a size */
 	vp_iowrite16(vq->num, &cfg->queue_size);
 	num = vp_ioread16(&cfg->queue_size);
-	if (num != vq->num)
+	if (num != vq->num) {
+		if (virtio_lm_gone(vlm->func))
+			return -ENODEV;
 		return num ? -ERANGE : -ENOENT;
+	}
 
 	vp_iowrite64_twopart(vq->desc, &cfg->queue_desc_lo, &cfg->queue_desc_hi);
 	vp_iowrite64_twopart(vq->driver, &cfg->queue_avail_lo, &cfg->queue_avail_hi);
 	vp_iowrite64_twopart(vq->device, &cfg->queue_used_lo, &cfg->queue_used_hi);
 	vp_iowrite16(idx, &cfg->queue_msix_vector);
 	if (vp_ioread16(&cfg->queue_msix_vector) != idx)
-		return -EIO;
+		return virtio_lm_gone(vlm->func) ? -ENODEV : -EIO;
 
 	/* No function that is gone reads as 1 */
 	vp_iowrite16(1, &cfg->queue_enable);
