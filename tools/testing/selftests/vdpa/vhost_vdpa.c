@@ -262,6 +262,8 @@ TEST_F(device, status)
 	ASSERT_EQ(0, vdpa_reset(v));
 }
 
+#define CONFIG_PARTS	64	/* of a longer one: each byte may be a read of the device */
+
 /* Config space: any part of it reads as the same part of the whole; nothing outside of it does */
 TEST_F(device, config)
 {
@@ -273,14 +275,15 @@ TEST_F(device, config)
 		struct vhost_vdpa_config c;
 		uint8_t buf[64];
 	} set = { };
-	uint32_t size, off, len;
+	uint32_t size, parts, off, len;
 
 	ASSERT_EQ(0, vdpa_ioctl(v, VHOST_VDPA_GET_CONFIG_SIZE, &size));
 	ASSERT_LE(offsetof(struct virtio_net_config, max_virtqueue_pairs), size);
 	ASSERT_LE(size, sizeof(whole));
 	ASSERT_EQ(0, vdpa_get_config(v, 0, whole, size));
-	for (off = 0; off < size; off++) {
-		for (len = 1; len <= size - off; len += 1 + off) {
+	parts = size < CONFIG_PARTS ? size : CONFIG_PARTS;
+	for (off = 0; off < parts; off++) {
+		for (len = 1; len <= parts - off; len += 1 + off) {
 			ASSERT_EQ(0, vdpa_get_config(v, off, part, len));
 			ASSERT_EQ(0, memcmp(part, whole + off, len)) {
 				TH_LOG("%u bytes at %u differ", len, off);
