@@ -34,7 +34,7 @@ class Artefact(typing.NamedTuple):
 ARTEFACTS = {
     "images": Artefact("kernel", "make the kernel's images", 5,
                        ("tools/lab/l1-initramfs", "tools/lab/l2-init", "tools/lab/agent"), 6, "linux"),
-    "simulator": Artefact("modules", "build the vDPA simulator", 20, ("tools/lab/sim",), 3),
+    "simulator": Artefact("modules", "build the vDPA simulator and vp_vdpa", 20, ("tools/lab/sim",), 3),
     "driver": Artefact("driver", "build the driver", 20, ("drivers", "include"), 10),
     "log-modules": Artefact("log-modules", "build the vDPA modules with a dirty log", 40,
                             ("tools/lab/sim", "tools/linux/modules-log", "patches/linux-6.12", "patches/linux-7.x",

@@ -157,6 +157,8 @@ def run(t, lab, case, kept):
     l2.stop(l1)
 
 
+if not tap.config().simulator:
+    tap.skip_all("vp_vdpa is built for the lab's own kernels alone")
 with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".") as kept:
     for case in CASES:
         with tap.make_lab(devices=len(LEGS), vdpa_modules="stock", l2_memory=128, rate=1, pages=1, queues=case.pairs,
