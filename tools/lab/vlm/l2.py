@@ -182,16 +182,22 @@ def wait_up(l1, count=1):
 def stuck(l1):
     """What can be told of an L2 in that L1 that does not get on: twice where its CPU is, its interrupts, and
     the end of its console."""
-    conn = qmp(l1)
+    def monitor(line):
+        return conn.cmd("human-monitor-command", command_line=line)
+
     try:
-        def monitor(line):
-            return conn.cmd("human-monitor-command", command_line=line)
+        conn = qmp(l1)
+    except QMPError as err:
+        return f"its QEMU does not answer: {err}"
+    try:
         cpu = []
         for _ in range(2):
             cpu += re.findall(r"\b(?:[ER]IP|[ER]FL|HLT)=\w+", monitor("info registers"))
             time.sleep(1)
         timer = re.findall(r"^(?:LVTT|Timer|ISR|IRR)\b.*", monitor("info lapic"), re.M)
         status = conn.cmd("query-status")["status"]
+    except QMPError as err:
+        return f"its QEMU does not answer: {err}"
     finally:
         conn.close()
     return f"{status}, {' '.join(cpu)}, {', '.join(timer)}, last on its console: {shown(l1)[-200:]!r}"
