@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=70 variants=stock needs=vng
+# lab: group=vmm cost=150 variants=stock needs=vng form=long
 """A kernel that virtme-ng boots has the device: Debian's vng, by examples/ci/vng.sh, with the tree's kernel, the
 lab's QEMU and the driver. The kselftests run on the function there; their exit status is vng's, also where one
 fails."""
 import os
+import signal
 import subprocess
 
 from testlib import kselftest, tap
 from vlm import machine
+from vlm.l1 import LabError
 
 VNG = tap.folder("vng")
 EXAMPLE = "/virtio-lm/src/examples/ci/vng.sh"
@@ -33,12 +35,22 @@ def run(release, tests, require=""):
         # as in an L1: measured on a busy host, it is wrong
         words += ["--append", f"tsc_early_khz={khz}"]
     # a pipe: vng writes over what is in a file
-    done = subprocess.run(words, env=environment(tap.config(), release, tests, require), text=True,
+    with subprocess.Popen(words, env=environment(tap.config(), release, tests, require), text=True,
                           errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=SECONDS, check=False)
+                          stderr=subprocess.STDOUT, start_new_session=True) as proc:
+        late = False
+        try:
+            said, _ = proc.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            # with its QEMU
+            os.killpg(proc.pid, signal.SIGKILL)
+            said, _ = proc.communicate()
+            late = True
     with open(f"{tap.run_dir()}/vng.log", "a", encoding="utf-8") as file:
-        file.write(done.stdout)
-    return done.returncode, done.stdout.splitlines()
+        file.write(said)
+    if late:
+        raise LabError(f"vng has not ended within {SECONDS} s, see {tap.run_dir()}/vng.log")
+    return proc.returncode, said.splitlines()
 
 
 with tap.Tap() as t:
