@@ -352,7 +352,7 @@ static void virtio_lm_set_status(struct vdpa_device *vdpa, u8 status)
 		ret = -EINVAL;
 	else if (was)
 		ret = virtio_lm_check(vlm, &own);
-	/* Refused at first, and then set by the device itself: with which features, it does not tell */
+	/* Refused at first, and set by the device later: with which features, it does not tell */
 	if (!ret && own & ~was & VIRTIO_CONFIG_S_FEATURES_OK)
 		ret = -EPROTO;
 	if (ret)

@@ -143,7 +143,8 @@ int main(int argc, char **argv)
 	if (argc == 4 && !strcmp(argv[1], "device"))
 		return device_main(argv + 2);
 	if (argc != 5) {
-		fprintf(stderr, "usage: agent PEER RATE MIB PAGES | nic IFACE WHAT VALUE | device ADDRESS COUNT\n");
+		fprintf(stderr, "usage: agent PEER RATE MIB PAGES | nic IFACE WHAT VALUE |\n"
+				"       device ADDRESS COUNT\n");
 		return 2;
 	}
 	if (!strcmp(argv[1], "nic"))

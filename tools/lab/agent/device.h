@@ -23,7 +23,8 @@ static int device_main(char **args)
 	int fd;
 
 	fd = open("/dev/mem", O_RDONLY | O_SYNC);
-	device = mmap(NULL, DEVICE_PAGE, PROT_READ, MAP_SHARED, fd, (off_t)(address & -DEVICE_PAGE));
+	device = mmap(NULL, DEVICE_PAGE, PROT_READ, MAP_SHARED, fd,
+		      (off_t)(address & -DEVICE_PAGE));
 	fresh = mmap(NULL, count * DEVICE_PAGE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (device == MAP_FAILED || fresh == MAP_FAILED) {

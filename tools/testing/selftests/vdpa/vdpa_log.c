@@ -1012,8 +1012,8 @@ TEST_F_TIMEOUT(log, ring_out_of_reach, TEST_SECONDS)
 #define APART		(128ULL << 20)
 
 /*
- * To be charged in a group of its own, which may use @limit bytes. A limit that is written to a group
- * which uses more already has its processes killed: it is written before there is one.
+ * To be charged in a group of its own, which may use @limit bytes. A limit that is written to a
+ * group which uses more already has its processes killed: it is written before there is one.
  */
 static int limit_memory(const char *limit)
 {
