@@ -256,14 +256,16 @@ def counters(t, l1):
     vdpa.bind(l1, "virtio_vdpa", "v")
     nic = f"/sys/bus/pci/devices/{l1.pci(0)}/virtio*"
     name = l1.sh(f"ls {nic}/net").strip()
+    bridge = subprocess.run(["ip", "-j", "link", "show", "br0"], stdout=subprocess.PIPE, check=True).stdout
+    # neither end is to send by itself while the counters are read: no IPv6, and no ARP
     l1.sh(f"""ip addr add {net.L2_DATA}/24 dev {name}
-        # or it would go on sending
-        echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6
+        for path in all default {name}; do echo 1 >/proc/sys/net/ipv6/conf/$path/disable_ipv6; done
         ip link set {name} up
+        ip neigh replace {net.L0_DATA} lladdr {json.loads(bridge)[0]["address"]} dev {name} nud permanent
         ethtool -L {name} combined 2
         ip link set {name} address {OTHER_MAC} promisc on
         ip link add link {name} name v5 type vlan id 5 && ip link set v5 up""")
-    net.ip("neigh", "flush", "dev", "br0")
+    net.ip("neigh", "replace", net.L2_DATA, "lladdr", OTHER_MAC, "dev", "br0", "nud", "permanent")
     said = subprocess.run(["ping", "-q", "-c", str(PINGS), "-i", "0.02", "-W", "10", net.L2_DATA], text=True,
                           check=False, stdout=subprocess.PIPE).stdout
     t.ok(f" {PINGS} received" in said, "a guest has the device, and its network")
