@@ -150,6 +150,9 @@ def beside_the_set(t, root, packages, sets):
         t.equal(module(root, release), IN_SET, "modprobe takes the set's driver")
         t.equal(root.sh(f"modinfo -k {release} -F version {DRIVER}").strip(), version, "which has that version")
         root.sh(f"dkms mktarball {DKMS}/{version} -k {release} --archive {path}.dkms.tar.gz")
+    root.sh(f"apt-get -q --yes remove {name}")
+    root.sh(install(set_path))
+    t.equal(module(root, release), IN_SET, "modprobe takes the set's driver where the other package was first")
     # its description
     said = root.sh(f"dpkg-query -f '${{Description}}' -W {name}")
     told = dict(re.findall(r"^ +(\S+)\.ko +of (\S+)$", said, re.M))
