@@ -49,8 +49,7 @@ class Window:
 class Traffic:
     """The stream in both directions, from construction to finish(). pairs: of queues that L2 uses. With
     several, a flow that goes over to another queue may overtake itself: the host's tap, L2's kernel and
-    L2's device keep an order within each queue alone. What is lost when the device stops is then a run for
-    each queue, and between these are packets that have overtaken the first. step_ms: have the peer tell what has come in each
+    L2's device keep an order within each queue alone. step_ms: have the peer tell what has come in each
     step of that length, see steps() and gaps()."""
 
     def __init__(self, lab, name="traffic", pairs=1, step_ms=None):
@@ -58,7 +57,6 @@ class Traffic:
         self.log = f"{lab.run_dir}/{name}.log"
         self.pages = agent_mib(config) << 8
         self.windows = []
-        self.pairs = pairs
         self.ordered = pairs == 1
         self.bad = BAD if self.ordered else tuple(name for name in BAD if not name.endswith("_late"))
         # those of two seconds, or as many as say enough
@@ -84,13 +82,13 @@ class Traffic:
     @contextlib.contextmanager
     def may_lose(self, what, runs=1):
         """What is sent to L2 meanwhile may be lost, in so many runs of consecutive packets: one for each
-        time that L2's device is stopped, and for each of its queues. It ends where packets go both ways again, and not before: until
+        time that L2's device is stopped. It ends where packets go both ways again, and not before: until
         L2 has sent one, the bridge does not know where it is."""
         got = self.counts()["out_highest"]
         try:
             yield
         finally:
-            self.windows.append(Window(what, got, self.counts()["out_sent"], runs * self.pairs))
+            self.windows.append(Window(what, got, self.counts()["out_sent"], runs))
 
     def told(self, what):
         """The lines of that name that the peer has printed, each as a dict."""
@@ -192,8 +190,8 @@ def account(t, traffic):
     was written to it.
 
     Of what is sent to L2, packets are lost where traffic.may_lose() allows it, and nowhere else: each
-    time that L2's device stops, that is one run of consecutive packets for each of its queues. They wait in the
-    source's tap when its device is reset, which drops them, or come to that until the bridge has learnt where L2 is.
+    time that L2's device stops, that is one run of consecutive packets. They wait in the source's tap when
+    its device is reset, which drops them, or come to that until the bridge has learnt where L2 is.
     """
     counts = traffic.finish()
     t.note(" ".join(f"{k}={v}" for k, v in counts.items()))
@@ -208,7 +206,7 @@ def account(t, traffic):
         where = [window.what for window in traffic.windows if window.holds(run)]
         t.note(f"L0 to L2: lost {run['to'] - run['from'] + 1} packets in a run: {', '.join(where) or 'at no time for that'}")
     t.at_most(counts["out_lost_runs"], sum(window.runs for window in traffic.windows),
-              "L0 to L2: packets are lost in runs, one for each stop of a queue of L2's device")
+              "L0 to L2: packets are lost in runs, one for each stop of L2's device")
     t.equal(traffic.lost_elsewhere(), [], "L0 to L2: and none at another time")
     t.equal(counts["out_lost"], sum(run["to"] - run["from"] + 1 for run in lost), "L0 to L2: these are all that are lost")
     t.equal(counts["pages_bad"], 0, "every page of L2's memory was right whenever it was looked at")
