@@ -23,6 +23,10 @@ static int device_main(char **args)
 	int fd;
 
 	fd = open("/dev/mem", O_RDONLY | O_SYNC);
+	if (fd < 0) {
+		perror("agent: /dev/mem");
+		return 1;
+	}
 	device = mmap(NULL, DEVICE_PAGE, PROT_READ, MAP_SHARED, fd,
 		      (off_t)(address & -DEVICE_PAGE));
 	fresh = mmap(NULL, count * DEVICE_PAGE, PROT_READ | PROT_WRITE,

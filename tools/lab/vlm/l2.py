@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The L2 guest: its QEMU in an L1, on /dev/vhost-vdpa-N."""
+import contextlib
 import re
 import shlex
 import socket
@@ -186,20 +187,15 @@ def stuck(l1):
         return conn.cmd("human-monitor-command", command_line=line)
 
     try:
-        conn = qmp(l1)
+        with contextlib.closing(qmp(l1)) as conn:
+            cpu = []
+            for _ in range(2):
+                cpu += re.findall(r"\b(?:[ER]IP|[ER]FL|HLT)=\w+", monitor("info registers"))
+                time.sleep(1)
+            timer = re.findall(r"^(?:LVTT|Timer|ISR|IRR)\b.*", monitor("info lapic"), re.M)
+            status = conn.cmd("query-status")["status"]
     except QMPError as err:
         return f"its QEMU does not answer: {err}"
-    try:
-        cpu = []
-        for _ in range(2):
-            cpu += re.findall(r"\b(?:[ER]IP|[ER]FL|HLT)=\w+", monitor("info registers"))
-            time.sleep(1)
-        timer = re.findall(r"^(?:LVTT|Timer|ISR|IRR)\b.*", monitor("info lapic"), re.M)
-        status = conn.cmd("query-status")["status"]
-    except QMPError as err:
-        return f"its QEMU does not answer: {err}"
-    finally:
-        conn.close()
     return f"{status}, {' '.join(cpu)}, {', '.join(timer)}, last on its console: {shown(l1)[-200:]!r}"
 
 
