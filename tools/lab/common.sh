@@ -71,7 +71,8 @@ keep_runs()
 	# shellcheck disable=SC2012 # the names are ours
 	ls -1 "$1" | sort -r | tail -n +$((LM_KEEP_RUNS + 1)) | while read -r old; do
 		old=$1/$old
-		(flock -n 9 && rm -rf "$old") 9>>"$old/lock" || :
+		# silent: another run may remove the same one, and then there is no lock to open
+		{ (flock -n 9 && rm -rf "$old") 9>>"$old/lock"; } 2>/dev/null || :
 	done
 }
 
