@@ -194,7 +194,8 @@ int main(int argc, char **argv)
 			.pages_bad = m.bad,
 			.passes = m.pass,
 			.held = held.r.received,
-			.held_bad = held.r.corrupt + held.r.duplicate + held.r.late + held.stale,
+			.held_bad = held.r.corrupt + held.r.duplicate + held.stale,
+			.held_late = held.r.late,
 			.held_until_ns = held.until_ns,
 			.lost_runs = r.lost_runs,
 		};
@@ -219,6 +220,7 @@ int main(int argc, char **argv)
 			print_pair("passes", mine.passes);
 			print_pair("held", mine.held);
 			print_pair("held_bad", mine.held_bad);
+			print_pair("held_late", mine.held_late);
 			printf("\n");
 		}
 		now = now_ns();

@@ -166,6 +166,7 @@ static void line(const char *what, uint64_t begin_ns, const struct sender *s,
 	print_pair("passes", l2->passes);
 	print_pair("held", l2->held);
 	print_pair("held_bad", l2->held_bad);
+	print_pair("held_late", l2->held_late);
 	print_pair("held_until_ms", when_ms(l2->held_until_ns, begin_ns));
 	printf("\n");
 }

@@ -56,6 +56,7 @@ struct report {
 	uint64_t passes;	/* times that the whole of the memory was checked */
 	uint64_t held;		/* packets that lay in L2's memory before they were looked at */
 	uint64_t held_bad;	/* and were not what was sent then */
+	uint64_t held_late;	/* and came after one with a higher number */
 	uint64_t held_until_ns;	/* when the last of them was sent, by the sender's clock */
 	uint64_t lost_runs;	/* runs of lost numbers, as of now: what comes late fills them */
 	uint64_t run_index;	/* one of the first STREAM_RUNS of them, each in its turn, */

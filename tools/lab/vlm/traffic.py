@@ -15,7 +15,7 @@ TAIL = 1 << 14
 # for the peer, which waits until L2 tells that all has arrived
 END_SECONDS = 60
 # What has to stay 0
-BAD = ("pages_bad", "held_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
+BAD = ("pages_bad", "held_bad", "held_late", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
        "out_late", "in_late", "in_lost")
 
 
@@ -212,5 +212,7 @@ def account(t, traffic):
     t.equal(counts["pages_bad"], 0, "every page of L2's memory was right whenever it was looked at")
     t.ok(counts["held"] > 0, "packets were held in the buffers that the device had written")
     t.equal(counts["held_bad"], 0, "and each of them was still there and intact afterwards")
+    if traffic.ordered:
+        t.equal(counts["held_late"], 0, "and came in sequence")
     t.equal(counts["in_sessions"], 1, "L2 is the same all along: its agent never started anew")
     return counts
