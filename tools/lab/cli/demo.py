@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """make demo: an L2 guest with traffic migrates live from one L1 to another on the dirty log of
-the device, and back by shadow virtqueues; both side by side."""
+the device, and back by shadow virtqueues; both side by side, and a picture of each."""
 import time
 
+from testlib import phases, plot
 from vlm import l2
+from vlm.l1 import LabError
 from vlm.lab import Lab, say
-from vlm.migration import migrate
+from vlm.migration import Migration
 from vlm.traffic import Traffic, device_stops, wrong
+
+from .steps import outside
 
 NAMES = {"device": "device log", "svq": "shadow virtqueues"}
 
@@ -35,25 +39,44 @@ ROWS = (
 )
 
 
+def draw(lab, traffic, migration, end):
+    """A picture of a migration that has gone well, in the run's folder; the file."""
+    parts = phases.of(migration)
+    parts.packet = phases.first_packet(traffic.gaps("in", parts.begin, end), parts.enabled)
+    marks = [(parts.begin, parts.begin, "migrate"), *parts.named()]
+    what = phases.picture(traffic, marks, end, f"One migration by {NAMES.get(migration.way, migration.way)}")
+    path = f"{lab.run_dir}/migration.{migration.way}.svg"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(plot.timeline(what))
+    return path
+
+
 def leg(lab, src, dst, to_be):
-    """One migration under traffic of its own: a Migrated and the traffic's counts."""
+    """One migration under traffic of its own: a Migrated, the traffic's counts, and the file of a picture of it, or
+    why there is none."""
     config = lab.config
-    traffic = Traffic(lab, f"traffic.{src.name}")
+    traffic = Traffic(lab, f"traffic.{src.name}", step_ms=phases.STEP_MS)
     traffic.wait_both_ways()
     say(f"traffic in both directions, {config.rate} packets/s each; next: one pass over L2's memory")
     before = traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
     way = l2.dirty_log(src)
     say(f"migrating L2 from {src.name} to {dst.name}, under traffic, by {NAMES.get(way, way)}")
-    with traffic.may_lose("the move", device_stops(way)):
-        moved = migrate(src, dst, to_be)
+    with traffic.may_lose("the move", device_stops(way)), Migration(src, dst, to_be=to_be) as migration:
+        moved = migration.finish()
         say(str(moved))
         traffic.wait_both_ways()
+        end = time.time()
     say("traffic goes on in both directions; next: every page of L2's memory is checked")
     traffic.wait_pass()
+    try:
+        drawn = draw(lab, traffic, migration, end)
+    except LabError as err:
+        # the QEMU of a user need not trace
+        drawn = f"none: {err}"
     counts = traffic.finish()
     counts["pages_checked"] -= before["pages_checked"]
     counts["lost_elsewhere"] = len(traffic.lost_elsewhere())
-    return moved, counts
+    return moved, counts, drawn
 
 
 def run(config, run_dir):
@@ -79,12 +102,14 @@ def run(config, run_dir):
 
     print(f"\nAn L2 guest ({config.l2_memory} MiB) on {l2.NODE}, migrated live between "
           f"{' and '.join(l1.name for l1 in lab.l1s[:2])}\n")
-    print(f"  {'':38}" + "".join(f"{NAMES.get(moved.dirty_log, moved.dirty_log):24}" for moved, _ in legs).rstrip())
+    print(f"  {'':38}" + "".join(f"{NAMES.get(moved.dirty_log, moved.dirty_log):24}" for moved, *_ in legs).rstrip())
     for what, text in ROWS:
-        print(f"  {what:38}" + "".join(f"{text(moved, counts):24}" for moved, counts in legs).rstrip())
+        print(f"  {what:38}" + "".join(f"{text(moved, counts):24}" for moved, counts, _ in legs).rstrip())
     print(f"\n  {'kernel logs':38}" + ("; ".join(f"{k}: {len(v)} findings" for k, v in found.items()) or "clean"))
     print(f"  {'all of it took':38}{time.monotonic() - begin:.0f} s")
-    if not found and not any(wrong(counts) or counts["lost_elsewhere"] for _, counts in legs):
+    for moved, _, drawn in legs:
+        print(f"  {f'picture of it, {NAMES.get(moved.dirty_log, moved.dirty_log)}':38}{outside(drawn)}")
+    if not found and not any(wrong(counts) or counts["lost_elsewhere"] for _, counts, _ in legs):
         return 0
     for name, lines in found.items():
         for line in lines:

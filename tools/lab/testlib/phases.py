@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a migration was made of, by the traces of both L1s' devices, which have one clock: L0's."""
+"""What a migration was made of, by the traces of both L1s' devices, which have one clock: L0's. And a picture of it."""
 import dataclasses
 
 from vlm.l1 import LabError
+
+from .bench import Picture
+
+# of a picture, and of a traffic that one is made of
+STEP_MS = 100
 
 # a reset of a device that is suspended is traced as a resume
 SUSPEND, RESUME, ENABLED, WRITE = ("virtio_lm_suspend", "virtio_lm_resume", "virtio_lm_queue_enabled",
@@ -89,3 +94,19 @@ def stopped_ms(l1, begin):
         elif stops:
             stops[-1][1] = at
     return sum(end - start for start, end in stops) * 1000
+
+
+def first_packet(gaps, enabled):
+    """When the first packet from L2 came after that: the end of the gap that its stop has left. None without one.
+    gaps: Traffic.gaps("in", ...)."""
+    return next((at for at, ms in gaps if at - ms / 1000 < enabled < at), None)
+
+
+def picture(traffic, marks, end, title):
+    """Packets of both directions, in steps of STEP_MS, from a second before the first mark to one after the end.
+    Both are over. marks: (from, to, name), as Phases.named() has them."""
+    begin = min(first for first, _, _ in marks) - 1
+    steps = traffic.steps(begin, end + 1)
+    return Picture(f"{title}: packets in {STEP_MS} ms", "packets", STEP_MS / 1000,
+                   {"to L2": [step["out"] for step in steps], "from L2": [step["in"] for step in steps]},
+                   [(first - begin, last - begin, name) for first, last, name in marks])

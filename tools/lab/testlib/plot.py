@@ -7,7 +7,7 @@ WIDTH = 760
 LEFT, RIGHT = 60, 20
 COLOURS = "#1f5fa8", "#c2571a", "#2b7a3d", "#7a3d8f"
 SHADES = "#eef3fa", "#f8e6da"
-STYLE = "font-family: sans-serif; font-size: 12px"
+STYLE = "font-family: sans-serif; font-size: 12px; background: white"
 
 
 def ticks(low, high, about=6):

@@ -22,7 +22,6 @@ from vlm.traffic import Traffic, wrong
 LOG, SVQ = LEGS = "device", "svq"
 NAMES = {LOG: "device log", SVQ: "shadow virtqueues"}
 COPYING = "while memory is copied", "idle"
-STEP_MS = 100
 # bytes per second: so few that memory is copied for as long as there is something to measure
 SLOW, FAST = 1 << 20, 128 << 20
 # of each measurement
@@ -136,22 +135,11 @@ def migrated(src, dst, traffic, nic):
               "downtime": moved.downtime_ms, "ours": parts.ours_ms, "common": parts.common_ms,
               "total": moved.total_ms, "sent": moved.ram_bytes / 2**20,
               **{way: sum(ms for _, ms in found) for way, found in gaps.items()}}
-    # the gap that its stop has left ends with its first packet
-    parts.packet = next((at for at, ms in gaps["in"] if at - ms / 1000 < parts.enabled < at), None)
+    parts.packet = phases.first_packet(gaps["in"], parts.enabled)
     if parts.packet:
         values["packet"] = (parts.packet - parts.enabled) * 1000
     t.note(f"{moved}; {', '.join(f'{name} {value:.0f}' for name, value in values.items())}")
     return meanwhile, values, marks + parts.named(), end
-
-
-def picture(traffic, marks, end, way):
-    """Packets of both directions, from a second before the first mark to one after the end."""
-    time.sleep(1)
-    begin = min(first for first, _, _ in marks) - 1
-    steps = traffic.steps(begin, end + 1)
-    return bench.Picture(f"One migration by {NAMES[way]}: packets in {STEP_MS} ms", "packets", STEP_MS / 1000,
-                         {"to L2": [step["out"] for step in steps], "from L2": [step["in"] for step in steps]},
-                         [(first - begin, last - begin, name) for first, last, name in marks])
 
 
 def dirty(l1, case):
@@ -174,7 +162,7 @@ def run(lab, case, kept):
         l2.take_over(l1)
     l2.start(src, nic=nics[sequence[0][1]])
     l2.wait_up(src)
-    traffic = Traffic(lab, f"traffic.{case.memory}.{case.dirtied}.{case.pairs}", case.pairs, STEP_MS)
+    traffic = Traffic(lab, f"traffic.{case.memory}.{case.dirtied}.{case.pairs}", case.pairs, phases.STEP_MS)
     traffic.wait_both_ways()
     if case.pairs > 1:
         # with one vCPU it takes one of them by itself
@@ -190,7 +178,8 @@ def run(lab, case, kept):
         idle = load(traffic)[0] if number % 2 == 0 else None
         copying, values, marks, end = migrated(src, dst, traffic, nics[following])
         if number == 0 and case == CASES[0]:
-            kept.pictures.append(picture(traffic, marks, end, way))
+            time.sleep(1)
+            kept.pictures.append(phases.picture(traffic, marks, end, f"One migration by {NAMES[way]}"))
         idle = idle or load(traffic)[0]
         for key in idle:
             found[way, key].add(number, COPYING[0], copying[key])

@@ -3,10 +3,12 @@
 # lab: group=migration cost=126 variants=stock
 """`make demo` shows a migration on the device's log and one by shadow virtqueues, side by side. Its report
 has a number for each of its lines and both ways, and the numbers say that all is well: each page right,
-nothing of L2's lost, and to L2 nothing but one run of packets for each stop of its device."""
+nothing of L2's lost, and to L2 nothing but one run of packets for each stop of its device. It names a picture of
+each, with the packets of both directions and the phases of the migration."""
 import re
 import shlex
 import subprocess
+import xml.etree.ElementTree as ET
 
 from cli import demo
 from testlib import tap
@@ -15,6 +17,11 @@ from vlm.traffic import agent_mib, device_stops
 SECONDS = 1200
 WIDTH = 24
 WAYS = "device", "svq"
+SVG = "{http://www.w3.org/2000/svg}"
+# what each way has of it
+MIGRATE = "migrate"
+PHASES = ["source: suspend to reset", "last pass, stream", "destination: start", "to the first packet"]
+RESTART = "restart by shadow virtqueues"
 LOST = "to L2: lost, late, doubled, corrupt"
 NOTHING_LOST = "from L2: lost, late, doubled, corrupt"
 # each line of the report, and what its numbers have to look like
@@ -42,6 +49,17 @@ def numbers(shown, what):
         return [None, None]
     found = [re.fullmatch(LINES[what], column.strip()) for column in (lines[0][:WIDTH], lines[0][WIDTH:])]
     return [match and match.groups() for match in found]
+
+
+def drawn(t, shown, name, way):
+    """There is a picture of a migration."""
+    path, = re.findall(rf"^  picture of it, {name} +(\S.*)$", shown, re.M)
+    svg = ET.parse(path).getroot()
+    words = [text.text for text in svg.iter(f"{SVG}text")]
+    want = [MIGRATE] + [RESTART] * (way == "svq") + PHASES
+    t.equal([text for text in words if text in (MIGRATE, RESTART, *PHASES)], want, f"{name}: its picture has the phases")
+    lines = [[float(point.split(",")[1]) for point in line.get("points").split()] for line in svg.iter(f"{SVG}polyline")]
+    t.equal([len(set(line)) > 1 for line in lines], [True, True], f"{name}: and packets of both directions, now and then")
 
 
 tap.need_log()
@@ -83,3 +101,4 @@ with tap.Tap() as t:
                 f"{name}: the device has logged pages, if that is how")
         t.ok(int(has["downtime, by QEMU's account"][0]) <= 1000 * float(has["total time"][0]),
              f"{name}: the downtime is a part of all of the time")
+        drawn(t, done.stdout, name, way)
