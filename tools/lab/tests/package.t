@@ -222,7 +222,27 @@ class Functions:
         return self.l1.sh(f"ls /sys/bus/pci/devices/{self.pci[n]}/virtio*/net").strip()
 
 
-def in_l1(t, lab, packages):
+def set_in_l1(t, l1, functions, deb):
+    """The set comes to a machine whose functions the driver of the other package has, and goes."""
+    name = os.path.basename(deb).split("_")[0]
+    shutil.copy(deb, l1.share)
+    said = l1.sh(f"{install('/virtio-lm/run/' + os.path.basename(deb))} 2>&1", timeout=SECONDS)
+    t.ok("stay what they are until they are unloaded" in said, "that other modules are loaded is said")
+
+    def reload():
+        """Is it the set's vDPA core, after that; and who has the functions?"""
+        l1.sh(f"modprobe -r {DRIVER}; [ ! -e /sys/module/vdpa ]; modprobe {DRIVER}")
+        core = l1.sh("grep ' __vdpa_alloc_device' /proc/kallsyms")
+        return " __vdpa_alloc_device_log" in core, functions.drivers()
+    t.equal(reload(), (True, [DRIVER] * 4), "the set is loaded next, and its driver has all functions")
+    l1.sh(f"modprobe vhost_vdpa; vdpa dev add name vdpa0 mgmtdev pci/{functions.pci[0]}; udevadm settle")
+    t.ok(kselftest.has_log(l1, "vhost-vdpa-0"), "and offers its log to a VMM")
+    l1.sh("vdpa dev del vdpa0; modprobe -r vhost_vdpa")
+    l1.sh(f"apt-get -q --yes purge {name}", timeout=SECONDS)
+    t.equal(reload(), (False, [DRIVER] * 4), "after its purge the kernel's own are loaded, and DKMS's driver")
+
+
+def in_l1(t, lab, packages, set_path):
     """A machine with four functions: one for the driver, one that a rule of the administrator's opts out, one that
     driverctl keeps for virtio-pci, and one whose interface is up."""
     l1 = lab.l1s[0]
@@ -298,11 +318,16 @@ def in_l1(t, lab, packages):
     l1.sh(f"modprobe -r {DRIVER}; modprobe {DRIVER}")
     t.equal((l1.sh(f"cat {loaded}").strip(), functions.drivers()), (newer, [DRIVER] * 4),
             "when it is loaded anew it is the new one, and has its functions again")
+    set_in_l1(t, l1, functions, set_path)
     remove(t, l1)
     t.ok(l1.run(["modinfo", DRIVER]).returncode, "nor is there a module")
     functions.give_back(0)
     functions.trigger(0)
     t.equal(functions.drivers(), ["virtio-pci"] + [DRIVER] * 3, "one is given back, and udev leaves it there")
+    l1.sh("echo Y >/sys/module/module/parameters/sig_enforce")
+    done = l1.run(["sh", "-c", f"{install('/virtio-lm/run/' + os.path.basename(set_path))} 2>&1"], timeout=SECONDS)
+    t.ok(done.returncode and "loads signed modules alone" in done.stdout and not l1.sh(TRACES, timeout=SECONDS),
+         "where only signed modules can be loaded, the set's package is refused, and says why")
 
 
 if tap.VARIANT != "newest":
@@ -318,5 +343,5 @@ with tap.Tap() as t:
         sets = build_sets(t, root, work, packages)
         beside_the_set(t, root, packages, sets)
         with tap.make_lab(devices=4, device_props=kselftest.PROPS, vdpa_modules="stock", memory=2048) as lab:
-            in_l1(t, lab, packages)
+            in_l1(t, lab, packages, sets[1])
             t.clean_logs(lab)
