@@ -71,8 +71,8 @@ keep_runs()
 	# shellcheck disable=SC2012 # the names are ours
 	ls -1 "$1" | sort -r | tail -n +$((LM_KEEP_RUNS + 1)) | while read -r old; do
 		old=$1/$old
-		# silent: another run may remove the same one, and then there is no lock to open
-		{ (flock -n 9 && rm -rf "$old") 9>>"$old/lock"; } 2>/dev/null || :
+		# another run may remove the same one, and then there is no lock to open
+		({ exec 9>>"$old/lock"; } 2>/dev/null && flock -n 9 && rm -rf "$old") || :
 	done
 }
 
