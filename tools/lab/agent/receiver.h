@@ -99,7 +99,12 @@ static inline bool receiver_packet(struct receiver *r, const uint8_t *packet, si
 		r->gap_at_ns = now;
 	}
 	r->last_ns = now;
-	if (h->number < r->first || h->number + STREAM_WINDOW <= r->highest) {
+	/* no queue holds a packet up for so long: it is what a page held before */
+	if (h->number + STREAM_WINDOW <= r->highest) {
+		r->duplicate++;
+		return false;
+	}
+	if (h->number < r->first) {
 		r->late++;
 		return false;
 	}

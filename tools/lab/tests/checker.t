@@ -19,7 +19,7 @@ BANDWIDTH = 16 << 20
 # for L2 to get going again
 SECONDS = 40
 # what the checks of L2's memory count
-PAGES = "pages_bad", "held_bad"
+PAGES = "pages_bad", "held_bad", "held_late"
 
 
 def boot(lab, l1):
