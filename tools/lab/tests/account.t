@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=lab cost=20
+# lab: group=lab cost=40
 """The account of a traffic is right, however busy the host is. A packet that L2 has got and not told of yet, when
 the traffic is ended, is not counted as lost. L0 goes on to send to an L2 that does not answer ARP for a while, as
 one that gets no time to run. A packet that L2 holds and that was overtaken is counted as late, and not as damaged.
@@ -11,8 +11,8 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 import threading
+import time
 import types
 
 from testlib import tap
@@ -24,7 +24,8 @@ from vlm.traffic import Traffic, agent_mib, wrong
 STOPPED_SECONDS = 4
 
 UNTOLD = 20
-# A neighbour that is not heard of is believed for 5 s, is asked three times in 3 s, and would then be given up
+# A neighbour that is not heard of is believed for 5 s, is asked three times in 3 s, and would then be given up.
+# And longer than the agent holds packets: until the first one of a traffic is looked at, it counts those of before
 SILENT_SECONDS = 15
 # as in tools/lab/agent/stream.h
 STREAM_PORT, HELD_PORT = 7001, 7002
@@ -33,7 +34,7 @@ FUTURE = 1 << 62
 HEADER = struct.Struct("<IIQQQQQ")
 REPORT_BYTES = 17 * 8
 SESSION = 1
-# the agent tells each 10 s
+# the agent tells every 10 s
 TOLD_SECONDS = 60
 M64 = (1 << 64) - 1
 
@@ -49,8 +50,8 @@ exec "$@"
 def start_agent(config):
     """L2's agent, in a network namespace that a port of br0 leads to."""
     with open(f"{tap.run_dir()}/agent.log", "w", encoding="ascii") as file:
-        agent = subprocess.Popen(["unshare", "--net", "sh", "-euc", AGENT, "sh", f"{config.tools}/agent", net.L0_DATA,
-                                  str(config.rate), str(agent_mib(config)), str(config.pages)],
+        agent = subprocess.Popen(["unshare", "--net", "sh", "-euc", AGENT, "sh", f"{config.tools}/agent",
+                                  net.L0_DATA, str(config.rate), str(agent_mib(config)), str(config.pages)],
                                  stdout=file, preexec_fn=die_with_parent)
     while os.readlink(f"/proc/{agent.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
         pass
@@ -94,14 +95,16 @@ with tap.Tap() as t:
     lab = types.SimpleNamespace(config=tap.config(l2_memory=16, pages=100), run_dir=tap.run_dir())
     agent = start_agent(lab.config)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(TOLD_SECONDS)
         sock.bind((net.L0_DATA, STREAM_PORT))
         # by then L0 knows L2's MAC
         sock.recv(1)
         for number in 0, 2, 1:
             sock.sendto(held_packet(number), (net.L2_DATA, HELD_PORT))
     counts = told(3)
-    t.equal((counts.get("held_late"), counts.get("held_bad")), (1, 0), "a packet that was held and overtaken is late, not bad")
-    for what, seconds in ("L2 answers no ARP", 0), ("L2 is held up when the traffic ends", STOPPED_SECONDS):
+    t.equal((counts.get("held_late"), counts.get("held_bad")), (1, 0),
+            "a packet that was held and overtaken is late, and not bad")
+    for what, seconds in ("it answers no ARP", 0), ("and is held up when the traffic ends", STOPPED_SECONDS):
         traffic = Traffic(lab, f"traffic-{seconds}")
         traffic.wait_both_ways()
         if seconds:
@@ -111,6 +114,6 @@ with tap.Tap() as t:
         else:
             traffic.wait("seconds of packets", lambda c: c["seconds"] > SILENT_SECONDS, 2 * SILENT_SECONDS)
         counts = traffic.finish()
-        t.equal(counts["out_lost"], 0, f"{what}: no packet to L2 is counted as lost")
-        t.equal(wrong(counts), "", f"{what}: and nothing is wrong with any")
+        t.equal(counts["out_lost"], 0, f"an L2: {what}: no packet to L2 is counted as lost")
+        t.equal(wrong(counts), "", f"an L2: {what}: and nothing is wrong with any")
     agent.kill()

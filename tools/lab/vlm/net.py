@@ -19,9 +19,9 @@ MTU = 9000
 # what a tap holds, in packets, until the device takes them: that of a minute, for an L2 that is starved
 # on a busy host loses nothing, and the tests count what is lost
 TAP_QUEUE = 16384
-# How often a neighbour that is silent is asked, each second, until its address is taken for wrong. What is sent
-# to it then is dropped after 3 s, in silence. With the kernel's 3, an L2 that gets no time to run for 10 s loses
-# packets that nobody stopped.
+# How many times a silent neighbour is asked, once a second, before its MAC address is given up. What is sent to
+# it after that is dropped within 3 s, and nobody is told. With the kernel's 3, an L2 that gets no time to run for
+# 10 s loses packets although nothing has stopped its device.
 ARP_PROBES = 3600
 
 
