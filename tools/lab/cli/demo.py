@@ -35,7 +35,7 @@ ROWS = (
     ("sent", lambda m, c: f"{m.ram_bytes / 2**20:.0f} MiB in {m.dirty_sync_count} passes"),
     ("pages the device dirtied", lambda m, c: str(m.device_pages) if m.device_pages >= 0 else "not told"),
     ("L2's pages checked, bad", lambda m, c: f"{c['pages_checked']}, {c['pages_bad']}"),
-    ("packets held in L2's memory, bad", lambda m, c: f"{c['held']}, {c['held_bad']}"),
+    ("packets held in L2: bad, late", lambda m, c: f"{c['held']}, {c['held_bad']}, {c['held_late']}"),
 )
 
 
@@ -44,7 +44,8 @@ def draw(lab, traffic, migration, end):
     parts = phases.of(migration)
     parts.packet = phases.first_packet(traffic.gaps("in", parts.begin, end), parts.enabled)
     marks = [(parts.begin, parts.begin, "migrate"), *parts.named()]
-    what = phases.picture(traffic, marks, end, f"One migration by {NAMES.get(migration.way, migration.way)}")
+    name = NAMES.get(migration.way, migration.way)
+    what = phases.picture(traffic, marks, end, f"One migration by {name}")
     path = f"{lab.run_dir}/migration.{migration.way}.svg"
     with open(path, "w", encoding="utf-8") as file:
         file.write(plot.timeline(what))
@@ -52,8 +53,8 @@ def draw(lab, traffic, migration, end):
 
 
 def leg(lab, src, dst, to_be):
-    """One migration under traffic of its own: a Migrated, the traffic's counts, and the file of a picture of it, or
-    why there is none."""
+    """One migration under traffic of its own: a Migrated, the traffic's counts, and the file of a picture of it,
+    or why there is none."""
     config = lab.config
     traffic = Traffic(lab, f"traffic.{src.name}", step_ms=phases.STEP_MS)
     traffic.wait_both_ways()
@@ -71,8 +72,7 @@ def leg(lab, src, dst, to_be):
     try:
         drawn = draw(lab, traffic, migration, end)
     except LabError as err:
-        # the QEMU of a user need not trace
-        drawn = f"none: {err}"
+        drawn = f"none, as an L1's QEMU has not traced all of it: {err}"
     counts = traffic.finish()
     counts["pages_checked"] -= before["pages_checked"]
     counts["lost_elsewhere"] = len(traffic.lost_elsewhere())
@@ -102,13 +102,14 @@ def run(config, run_dir):
 
     print(f"\nAn L2 guest ({config.l2_memory} MiB) on {l2.NODE}, migrated live between "
           f"{' and '.join(l1.name for l1 in lab.l1s[:2])}\n")
-    print(f"  {'':38}" + "".join(f"{NAMES.get(moved.dirty_log, moved.dirty_log):24}" for moved, *_ in legs).rstrip())
+    names = [NAMES.get(moved.dirty_log, moved.dirty_log) for moved, *_ in legs]
+    print(f"  {'':38}" + "".join(f"{name:24}" for name in names).rstrip())
     for what, text in ROWS:
         print(f"  {what:38}" + "".join(f"{text(moved, counts):24}" for moved, counts, _ in legs).rstrip())
     print(f"\n  {'kernel logs':38}" + ("; ".join(f"{k}: {len(v)} findings" for k, v in found.items()) or "clean"))
     print(f"  {'all of it took':38}{time.monotonic() - begin:.0f} s")
-    for moved, _, drawn in legs:
-        print(f"  {f'picture of it, {NAMES.get(moved.dirty_log, moved.dirty_log)}':38}{outside(drawn)}")
+    for name, (*_, drawn) in zip(names, legs):
+        print(f"  {f'picture of it, {name}':38}{outside(drawn)}")
     if not found and not any(wrong(counts) or counts["lost_elsewhere"] for _, counts, _ in legs):
         return 0
     for name, lines in found.items():

@@ -75,7 +75,7 @@ class Soak:
         c = self.counts
         return (f"{len(self.moves) // 2} rounds ({len(self.moves)} migrations, dirty-log={self.way}), "
                 f"{c['pages_checked']} page checks, {c['pages_bad']} bad; "
-                f"{c['held']} packets held in memory, {c['held_bad']} bad; "
+                f"{c['held']} packets held in memory, {c['held_bad']} bad, {c['held_late']} late; "
                 f"{self.packets()} packets in sequence; "
                 f"downtime median {statistics.median(downtimes):.0f} ms, worst {max(downtimes)} ms; "
                 f"unserved median {statistics.median(unserved):.0f} ms, worst {max(unserved):.0f} ms; "

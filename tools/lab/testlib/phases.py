@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a migration was made of, by the traces of both L1s' devices, which have one clock: L0's. And a picture of it."""
+"""What a migration was made of, by the traces of both L1s' devices, which have one clock: L0's; and a picture of
+it."""
 import dataclasses
 
 from vlm.l1 import LabError
@@ -44,7 +45,7 @@ class Phases:
 
     @property
     def ours_ms(self):
-        """What of that is the devices' and their driver's own."""
+        """What of that has the devices and their drivers at work, and L2's QEMU between their steps."""
         return (self.reset - self.suspend + self.enabled - self.first_write) * 1000
 
     @property
@@ -104,9 +105,11 @@ def first_packet(gaps, enabled):
 
 def picture(traffic, marks, end, title):
     """Packets of both directions, in steps of STEP_MS, from a second before the first mark to one after the end.
-    Both are over. marks: (from, to, name), as Phases.named() has them."""
+    That is to be in the past. marks: (from, to, name), as Phases.named() has them."""
     begin = min(first for first, _, _ in marks) - 1
     steps = traffic.steps(begin, end + 1)
+    if not steps:
+        raise LabError(f"the traffic's peer has told of no step between {begin:.1f} and {end + 1:.1f}")
     return Picture(f"{title}: packets in {STEP_MS} ms", "packets", STEP_MS / 1000,
                    {"to L2": [step["out"] for step in steps], "from L2": [step["in"] for step in steps]},
                    [(first - begin, last - begin, name) for first, last, name in marks])
