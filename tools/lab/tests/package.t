@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=520,100 variants=stock,newest needs=dkms form=long
+# lab: group=build cost=560,100 variants=stock,newest needs=dkms form=long
 """The Debian packages of the driver and of the set with a dirty log, by Debian's own tools: in an L1, apt and DKMS
 install the driver, and udev gives functions to it, but not those that the administrator has opted out; it is
 upgraded, and removed without a trace. So is the set, beside it. (package-newest) The driver follows a new kernel.
