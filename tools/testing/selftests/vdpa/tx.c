@@ -45,7 +45,8 @@ int tx_send(struct vq *tx, unsigned int frames)
 			;
 		if (ret != -EAGAIN)
 			return ret;
-		if (expired(end))
+		/* late is well, if all of it is done */
+		if ((frames || tx->posted) && expired(end))
 			return -ETIMEDOUT;
 		sleep_ms(1);
 	}

@@ -96,7 +96,7 @@ static int command(struct vq *cq)
 }
 
 /* The control virtqueue can be moved without the data queues; all features do not change that */
-TEST_F(groups, control_virtqueue_has_a_group_of_its_own)
+TEST_F_TIMEOUT(groups, control_virtqueue_has_a_group_of_its_own, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	uint32_t q, group;

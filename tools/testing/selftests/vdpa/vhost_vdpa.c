@@ -22,6 +22,8 @@
 /* Doorbells that are in front of the LM block (Documentation/virtio-lm-device.rst) */
 #define LM_DOORBELLS	1024
 
+#define TEST_SECONDS	240	/* of the harness; the tests' own deadlines come first */
+
 #define MUST_HAVE (BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
 
 /* A device opened, owned, and nothing more */
@@ -40,7 +42,7 @@ FIXTURE_TEARDOWN(device)
 }
 
 /* It is a network device, with a queue pair, rings of a power of two and addresses to map */
-TEST_F(device, identity)
+TEST_F_TIMEOUT(device, identity, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vdpa_nl_info info;
@@ -61,7 +63,7 @@ TEST_F(device, identity)
 }
 
 /* One owner at a time, and nobody is heard who is not the owner */
-TEST_F(device, ownership)
+TEST_F_TIMEOUT(device, ownership, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vhost_vring_state s = { .index = 0, .num = 64 };
@@ -90,7 +92,7 @@ TEST_F(device, ownership)
 }
 
 /* Backend features: those offered can be acked, no others, and the log of vhost is refused */
-TEST_F(device, backend_features)
+TEST_F_TIMEOUT(device, backend_features, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	uint64_t offered, none = 0, bad = BIT_ULL(40), base = 0;
@@ -118,7 +120,7 @@ TEST_F(device, backend_features)
  * begins with for the index of a virtqueue, so its errno says little; a parent that has none, or
  * whose feature is not acked, is one that does not support it.
  */
-TEST_F(device, dirty_log_without_its_feature)
+TEST_F_TIMEOUT(device, dirty_log_without_its_feature, TEST_SECONDS)
 {
 	const struct vhost_vdpa_log_range all = { 0, LOG_PAGE };
 	struct vdpa *v = &self->v;
@@ -139,7 +141,7 @@ TEST_F(device, dirty_log_without_its_feature)
 }
 
 /* What a migration needs of a parent that says it can do it */
-TEST_F(device, migration)
+TEST_F_TIMEOUT(device, migration, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 
@@ -157,7 +159,7 @@ TEST_F(device, migration)
 }
 
 /* The features that are acked are the features in force; they are fixed by FEATURES_OK */
-TEST_F(device, features)
+TEST_F_TIMEOUT(device, features, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vdpa_nl_info info;
@@ -184,7 +186,7 @@ TEST_F(device, features)
 }
 
 /* A bit that is not offered never gets in force: it is refused, or it is dropped */
-TEST_F(device, features_not_offered)
+TEST_F_TIMEOUT(device, features_not_offered, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vdpa_nl_info info;
@@ -208,7 +210,7 @@ TEST_F(device, features_not_offered)
 }
 
 /* Without ACCESS_PLATFORM the device would bypass the mappings: it does not come up */
-TEST_F(device, features_without_access_platform)
+TEST_F_TIMEOUT(device, features_without_access_platform, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	uint64_t wanted = v->offered & BIT_ULL(VIRTIO_F_VERSION_1);
@@ -224,7 +226,7 @@ TEST_F(device, features_without_access_platform)
 }
 
 /* Status bits are added one after another and taken away all at once */
-TEST_F(device, status)
+TEST_F_TIMEOUT(device, status, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 
@@ -265,7 +267,7 @@ TEST_F(device, status)
 #define CONFIG_PARTS	64	/* of a longer one: each byte may be a read of the device */
 
 /* Config space: any part of it reads as the same part of the whole; nothing outside of it does */
-TEST_F(device, config)
+TEST_F_TIMEOUT(device, config, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	uint8_t whole[4096], part[4096];	/* some parents tell the length of the BAR's part */
@@ -323,7 +325,7 @@ TEST_F(device, config)
 }
 
 /* A config interrupt can be asked for and given up; a bad descriptor is refused */
-TEST_F(device, config_call)
+TEST_F_TIMEOUT(device, config_call, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	int fd = eventfd(0, EFD_CLOEXEC), none = VHOST_FILE_UNBIND, bad = 9999, i;
@@ -340,7 +342,7 @@ TEST_F(device, config_call)
 }
 
 /* The state that is set is the state that is read, and a reset forgets it */
-TEST_F(device, vring_base)
+TEST_F_TIMEOUT(device, vring_base, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	static const uint32_t values[] = { 0, 1, 2, 255, 256, 0x7fff, 0x8000, 0xfffe, 0xffff };
@@ -367,7 +369,7 @@ TEST_F(device, vring_base)
 }
 
 /* Every ioctl that takes a queue's index refuses one past the last, and any other */
-TEST_F(device, queue_index)
+TEST_F_TIMEOUT(device, queue_index, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	const uint32_t bad[] = {
@@ -412,7 +414,7 @@ TEST_F(device, queue_index)
 }
 
 /* Groups and address spaces: all are below their counts, and none above is accepted */
-TEST_F(device, groups)
+TEST_F_TIMEOUT(device, groups, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vhost_vring_state s;
@@ -436,7 +438,7 @@ TEST_F(device, groups)
 }
 
 /* Every queue says how large it may be, and takes a size of its own */
-TEST_F(device, vring_size)
+TEST_F_TIMEOUT(device, vring_size, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vhost_vring_state s;
@@ -454,7 +456,7 @@ TEST_F(device, vring_size)
 }
 
 /* A ring's size is a power of two and not zero; its parts are aligned as virtio 1.2, 2.7 says */
-TEST_F(device, vring_geometry)
+TEST_F_TIMEOUT(device, vring_geometry, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	static const uint32_t bad[] = { 0, 3, 255, 257, 0x10000, 0x18000, UINT32_MAX };
@@ -490,7 +492,7 @@ TEST_F(device, vring_geometry)
 }
 
 /* Eventfds are eventfds */
-TEST_F(device, vring_eventfds)
+TEST_F_TIMEOUT(device, vring_eventfds, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	static const unsigned long cmds[] = {
@@ -521,7 +523,7 @@ TEST_F(device, vring_eventfds)
  * Memory: mapped once, unmapped as often as one likes, never outside of what
  * can be mapped. vhost gives one errno for every message that it refuses.
  */
-TEST_F(device, iotlb)
+TEST_F_TIMEOUT(device, iotlb, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vhost_msg_v2 msg = { .type = VHOST_IOTLB_MSG_V2 };
@@ -569,7 +571,7 @@ TEST_F(device, iotlb)
 }
 
 /* Before there is anything to stop, suspend and resume do nothing, and do no harm */
-TEST_F(device, suspend_too_early)
+TEST_F_TIMEOUT(device, suspend_too_early, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 
@@ -594,7 +596,7 @@ TEST_F(device, suspend_too_early)
 }
 
 /* Kicks of queues that are not ready are no kicks */
-TEST_F(device, kick_too_early)
+TEST_F_TIMEOUT(device, kick_too_early, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vq q;
@@ -621,7 +623,7 @@ TEST_F(device, kick_too_early)
  * queue and none beyond the last. Where the notify structure holds 1024 of
  * them, what follows it is the LM block: it is nobody's doorbell.
  */
-TEST_F(device, doorbell_bounds)
+TEST_F_TIMEOUT(device, doorbell_bounds, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	const off_t page = getpagesize();
@@ -650,7 +652,7 @@ TEST_F(device, doorbell_bounds)
  * Every queue has its doorbell, which cannot be made more than that afterwards. But one that is not
  * in the first queue's group is not the device's, and has none.
  */
-TEST_F(device, doorbells)
+TEST_F_TIMEOUT(device, doorbells, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	struct vhost_vring_state group;
@@ -673,7 +675,7 @@ TEST_F(device, doorbells)
 }
 
 /* An ioctl that is none */
-TEST_F(device, unknown_ioctls)
+TEST_F_TIMEOUT(device, unknown_ioctls, TEST_SECONDS)
 {
 	struct vdpa *v = &self->v;
 	uint8_t arg[64] = { };

@@ -648,7 +648,7 @@ TEST_F_TIMEOUT(any, order_is_served_or_refused, TEST_SECONDS)
 }
 
 /* FEATURES_OK without features is refused by the status */
-TEST_F(any, no_features)
+TEST_F_TIMEOUT(any, no_features, TEST_SECONDS)
 {
 	struct vdpa *v = &self->o.v;
 	uint64_t features = WANTED & v->offered;
@@ -687,7 +687,7 @@ TEST_F_TIMEOUT(any, no_address, TEST_SECONDS)
 }
 
 /* After DRIVER_OK, enabling has no other way to fail than the status: DEVICE_NEEDS_RESET */
-TEST_F(any, no_address_late)
+TEST_F_TIMEOUT(any, no_address_late, TEST_SECONDS)
 {
 	struct _test_data_order *o = &self->o;
 	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -711,7 +711,7 @@ TEST_F(any, no_address_late)
 }
 
 /* A ring whose size changes while it runs is not the ring that the device has */
-TEST_F(any, size_of_a_queue_that_runs)
+TEST_F_TIMEOUT(any, size_of_a_queue_that_runs, TEST_SECONDS)
 {
 	struct _test_data_order *o = &self->o;
 	struct vdpa *v = &o->v;
@@ -754,7 +754,7 @@ TEST_F_TIMEOUT(any, unknown_status_bits, TEST_SECONDS)
  * never gets another: what testpmd sets with packed_vq=1, an available index with a used one
  * of the lap before.
  */
-TEST_F(any, packed_ring_that_cannot_go_on)
+TEST_F_TIMEOUT(any, packed_ring_that_cannot_go_on, TEST_SECONDS)
 {
 	struct _test_data_order *o = &self->o;
 	uint64_t features = WANTED | BIT_ULL(VIRTIO_F_RING_PACKED);
