@@ -14,6 +14,7 @@ import threading
 import time
 
 from testlib import kselftest, tap
+from testlib.ping import ping
 from vlm import l2, net
 from vlm.l1 import LabError
 
@@ -105,11 +106,9 @@ def answers(t, pmd, what):
     pmd.cmd("set fwd icmpecho")
     pmd.cmd("start")
     # the first ones may come before its cores poll
-    done = subprocess.run(["ping", "-c", str(PINGS), "-i", "0.2", "-W", "10", net.L2_DATA], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    t.ok(f" {PINGS} received" in done.stdout, f"{what}: each of {PINGS} pings is answered")
-    if done.returncode:
-        t.note(done.stdout)
+    missing, said = ping(net.L2_DATA, PINGS, 0.2)
+    if not t.equal(missing, [], f"{what}: each of {PINGS} pings is answered"):
+        t.note(said)
     stopped = pmd.cmd("stop")
     t.ok("Done." in stopped, f"{what}: and the forwarding ends")
 

@@ -12,12 +12,13 @@ import threading
 import time
 
 from testlib import nested, tap
+from testlib.ping import ping
 from vlm import l2, net
 from vlm.l1 import LabError
 
 CRATE = tap.folder("vhost-crate")
 PID = "/run/vdpa-net.pid"
-SECONDS = 60
+SECONDS = 240
 PINGS = 50
 COUNTS = re.compile(r"answered (\d+), bases (\(\d+, \d+\)), used (\(\d+, (\d+)\))")
 
@@ -69,10 +70,9 @@ class VdpaNet:
 def answers(t, what):
     """Every ping of L0 is answered, and so is its question who that is."""
     net.ip("neigh", "flush", "dev", "br0")
-    done = subprocess.run(["ping", "-q", "-c", str(PINGS), "-i", "0.05", "-W", "10", net.L2_DATA], text=True,
-                          check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if not t.ok(f" {PINGS} received" in done.stdout, f"{what}: each of {PINGS} pings is answered"):
-        t.note(done.stdout)
+    missing, said = ping(net.L2_DATA, PINGS, 0.05)
+    if not t.equal(missing, [], f"{what}: each of {PINGS} pings is answered"):
+        t.note(said)
 
 
 def runs(t, program, what):
@@ -121,10 +121,10 @@ with tap.Tap() as t:
         with VdpaNet(l1) as program:
             runs(t, program, "after it was left suspended")
             answers(t, "after it was left suspended")
-            with subprocess.Popen(["ping", "-q", "-i", "0.01", net.L2_DATA], stdout=subprocess.DEVNULL) as ping:
+            with subprocess.Popen(["ping", "-q", "-i", "0.01", net.L2_DATA], stdout=subprocess.DEVNULL) as flood:
                 time.sleep(2)
                 program.kill()
-                ping.kill()
+                flood.kill()
         with VdpaNet(l1) as program:
             runs(t, program, "after a kill -9")
             answers(t, "after a kill -9")
