@@ -19,10 +19,11 @@ MTU = 9000
 # what a tap holds, in packets, until the device takes them: that of a minute, for an L2 that is starved
 # on a busy host loses nothing, and the tests count what is lost
 TAP_QUEUE = 16384
-# How many times a silent neighbour is asked, once a second, before its MAC address is given up. What is sent to
-# it after that is dropped within 3 s, and nobody is told. With the kernel's 3, an L2 that gets no time to run for
-# 10 s loses packets although nothing has stopped its device.
-ARP_PROBES = 3600
+# How many times a neighbour is asked, once a second: one whose MAC address is known, before that is given up, and
+# one whose address is not. And the bytes that wait for an answer. The kernel gives up after 3 s, and drops what
+# waits; nobody is told. So an L2 that gets no time to run for 10 s would lose packets although nothing has stopped
+# its device.
+NEIGHBOUR = {"ucast_solicit": 3600, "mcast_solicit": 3600, "unres_qlen_bytes": 64 << 20}
 
 
 def ip(*words):
@@ -42,8 +43,9 @@ def create():
         ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
         ip("addr", "add", address + "/24", "dev", bridge)
         ip("link", "set", bridge, "up")
-        with open(f"/proc/sys/net/ipv4/neigh/{bridge}/ucast_solicit", "w", encoding="ascii") as file:
-            file.write(str(ARP_PROBES))
+        for name, value in NEIGHBOUR.items():
+            with open(f"/proc/sys/net/ipv4/neigh/{bridge}/{name}", "w", encoding="ascii") as file:
+                file.write(str(value))
 
 
 def received(name):
