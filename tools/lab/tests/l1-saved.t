@@ -15,6 +15,7 @@ import time
 
 from testlib import kselftest, tap
 from vlm import net
+from vlm.kernel_log import ALLOWED
 from vlm.l1 import LabError
 
 SECONDS = 120
@@ -152,7 +153,8 @@ def complaints(l1):
     """What its kernel has printed on the console since our init has begun: warnings and worse."""
     lines = l1.serial().split("\n")
     begin = next((n for n, line in enumerate(lines) if line.startswith("lab: starting")), 0)
-    return [line for line in lines[begin:] if line.startswith("[") and not REFUSED.search(line)]
+    return [line for line in lines[begin:]
+            if line.startswith("[") and not REFUSED.search(line) and not ALLOWED.search(line)]
 
 
 def values(words):

@@ -3,10 +3,11 @@
 import re
 
 # Kernel messages that are no finding: the driver is out of tree and not signed.
-# A clock interrupt that took long is a word about the host's load, where vCPUs are threads.
+# A clock interrupt that took long, or came late, is a word about the host's load, where vCPUs are threads.
 ALLOWED = re.compile(r"loading out-of-tree module taints kernel"
                      r"|module verification failed: signature and/or required key missing"
                      r"|hrtimer: interrupt took \d+ ns"
+                     r"|sched: DL replenish lagged too much"
                      # since 7.x it has a word for what nested_kvm() of machine.py asks of it
                      r"|kvm: Running KVM with ignore_msrs=1 and report_ignored_msrs=0 is not a")
 # A splat is a finding at whatever level it is printed.

@@ -39,7 +39,9 @@ def l1_kernel(kvm):
     """The words that the kernel of an L1 has for that machine."""
     words = ("console=ttyS0 mitigations=off intel_iommu=on no_timer_check "
              # a clock is judged by another one, which reads late when the host is busy
-             "tsc=nowatchdog")
+             "tsc=nowatchdog "
+             # a CPU that gets no time from a busy host does not hang: 120 s, twice the one and once the other
+             "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120")
     if not kvm and (khz := tsc_khz()):
         # measured on a busy host, by a PIT that is late, it is a tenth of what it should be
         words += f" tsc_early_khz={khz}"
