@@ -88,7 +88,7 @@ NORMAL = {
     "segments": "on",
 }
 FLOWS = 64
-SECONDS = 60 * (debug.SLOW if tap.DEBUG else 1)
+SECONDS = 240 * (debug.SLOW if tap.DEBUG else 1)
 numbers = itertools.count(1)
 
 
@@ -205,11 +205,19 @@ def announcements():
         sock.bind(("br0", ETH_P_ARP))
         sock.setblocking(False)
         yield found
-        with contextlib.suppress(BlockingIOError):
-            while frame := sock.recv(2048):
-                # the sender's address and the target's are one in an announcement
-                if frame[28:32] == frame[38:42] == socket.inet_aton(net.L2_DATA):
-                    found.append(frame[22:28].hex(":"))
+        end = time.monotonic() + SECONDS
+        while True:
+            try:
+                frame = sock.recv(2048)
+            except BlockingIOError:
+                # L2's kernel makes itself known when it comes to it
+                if found or time.monotonic() > end:
+                    break
+                time.sleep(0.2)
+                continue
+            # the sender's address and the target's are one in an announcement
+            if frame[28:32] == frame[38:42] == socket.inet_aton(net.L2_DATA):
+                found.append(frame[22:28].hex(":"))
 
 
 def move(t, what, src, dst, traffic, want, had):
