@@ -26,7 +26,7 @@
 
 /* what may still come of packets that were overtaken, and how long a busy host may hold L2 up */
 #define QUIET_NS		(2 * NSEC_PER_SEC)
-#define ARRIVE_NS		(30 * NSEC_PER_SEC)
+#define ARRIVE_NS		(60 * NSEC_PER_SEC)
 #define LINE_NS			NSEC_PER_SEC
 #define GAP_NS			(NSEC_PER_SEC / 4)
 #define FEW_NS			(NSEC_PER_SEC / 10)

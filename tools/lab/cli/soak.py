@@ -35,7 +35,7 @@ class Soak:
         self.way = l2.dirty_log(here)
         traffic = Traffic(self.lab)
         try:
-            traffic.wait_both_ways(60)
+            traffic.wait_both_ways()
             traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 120)
             say(f"{rounds} rounds, each there and back, dirty-log={self.way}, "
                 f"under {config.rate} packets/s each way")
@@ -54,7 +54,7 @@ class Soak:
             for src, dst in (here, there), (there, here):
                 with traffic.may_lose(f"round {n + 1}, {src.name} to {dst.name}", device_stops(self.way)):
                     moved = migrate(src, dst)
-                    traffic.wait_both_ways(60)
+                    traffic.wait_both_ways()
                 counts = traffic.wait_pass(held=False)
                 self.moves.append(moved)
                 if wrong(counts):

@@ -23,7 +23,7 @@ NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
 # what L2 is asked about its link, and for how long
 LINK_ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
-LINK_SECONDS = 60
+LINK_SECONDS = 240
 
 
 def make_lab(**changes):

@@ -17,7 +17,7 @@ DROP_EVERY = 4
 # bandwidth the device dirties more pages that were.
 BANDWIDTH = 16 << 20
 # for L2 to get going again
-SECONDS = 40
+SECONDS = 90
 # what the checks of L2's memory count
 PAGES = "pages_bad", "held_bad", "held_late"
 
@@ -27,7 +27,7 @@ def boot(lab, l1):
     l2.start(l1)
     l2.wait_up(l1)
     traffic = Traffic(lab)
-    traffic.wait_both_ways(60)
+    traffic.wait_both_ways()
     return traffic
 
 

@@ -15,7 +15,7 @@ from vlm.l1 import LabError
 from vlm.migration import Migration, migrate
 
 FAST = 1 << 30
-ENDS_SECONDS = 60
+ENDS_SECONDS = 240
 OTHER_MAC = "52:54:00:77:00:99"
 # VIRTIO_NET_F_MTU, MAC, MRG_RXBUF, STATUS, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM
 FEATURES = sum(1 << bit for bit in (3, 5, 15, 16, 29, 32, 33))

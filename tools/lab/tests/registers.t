@@ -14,7 +14,7 @@ from vlm import l2
 from vlm.l1 import LabError
 
 PAIRS = 1, 2, 4
-SECONDS = 60
+SECONDS = 240
 READ, WRITE = "r", "w"
 
 # Of each operation: (what for, area, read or write, accesses, those for each queue of the pairs besides). The

@@ -245,7 +245,7 @@ class L1:
         return subprocess.Popen(self.ssh() + [shlex.join(argv)], preexec_fn=die_with_parent,
                                 **kwargs)
 
-    def run(self, argv, timeout=60, **kwargs):
+    def run(self, argv, timeout=240, **kwargs):
         """Run a command in it; like subprocess.run."""
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         if "stdout" not in kwargs:
@@ -254,7 +254,7 @@ class L1:
         return subprocess.run(self.ssh() + [shlex.join(argv)], timeout=timeout, check=False,
                               **kwargs)
 
-    def sh(self, script, timeout=60):
+    def sh(self, script, timeout=240):
         """Run a shell script in it; its output, or LabError with its complaint."""
         try:
             done = self.run(["sh", "-euc", script], timeout=timeout)

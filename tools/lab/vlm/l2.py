@@ -18,8 +18,11 @@ DEBIAN_QEMU = "/usr/bin/qemu-system-x86_64"
 QMP_PORT = 4444
 CONSOLE_PORT = 4445
 BOOT_SECONDS = 240
-CONSOLE_SECONDS = 60
-AGENT_LINE_SECONDS = 30
+QMP_SECONDS = 240
+# then it is looked whether there is a QEMU at all
+FIRST_QMP_SECONDS = 20
+CONSOLE_SECONDS = 240
+AGENT_LINE_SECONDS = 240
 UP_LINE = "lab: l2 is up"
 NODE = "/dev/vhost-vdpa-0"
 
@@ -97,12 +100,17 @@ def start(l1, node=NODE, incoming=False, dirty_log=None, nic=None, machine=Q35):
           "rm -f /virtio-lm/run/l2.*.log; ulimit -l unlimited; "
           f"setsid {line} </dev/null >/virtio-lm/run/l2.qemu.log 2>&1 & echo $! >/run/l2.pid",
           timeout=240)
-    try:
-        qmp(l1).close()
-    except QMPError as err:
-        # it may take a while to end, and the next one is not to find it there
-        stop(l1)
-        raise LabError(f"L2's QEMU did not start in {l1.name}: {complaint(l1)}") from err
+    end = time.monotonic() + QMP_SECONDS
+    while True:
+        try:
+            qmp(l1, FIRST_QMP_SECONDS).close()
+            return
+        except QMPError as err:
+            if time.monotonic() < end and alive(l1):
+                continue
+            # it may take a while to end, and the next one is not to find it there
+            stop(l1)
+            raise LabError(f"L2's QEMU did not start in {l1.name}: {complaint(l1)}") from err
 
 
 def console(l1, line):
@@ -129,7 +137,7 @@ def boots(*l1s):
     return sum(shown(l1).count(UP_LINE) for l1 in l1s)
 
 
-def qmp(l1, timeout=60):
+def qmp(l1, timeout=QMP_SECONDS):
     """QMP of the L2 in that L1."""
     return QMP((l1.address, QMP_PORT), timeout)
 

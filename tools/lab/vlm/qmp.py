@@ -12,7 +12,7 @@ class QMPError(Exception):
 class QMP:
     """One connection to a QMP server at a socket path or a (host, port)."""
 
-    def __init__(self, address, timeout=60):
+    def __init__(self, address, timeout=240):
         end = time.monotonic() + timeout
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         while True:

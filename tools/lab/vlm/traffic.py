@@ -9,11 +9,11 @@ import time
 from . import net
 from .l1 import LabError, die_with_parent
 
-# for the agent to check and dirty all of its memory once, which is no more than a quarter of L2's
+# for the agent to check and dirty all of its memory once, which is no more than a sixth of L2's
 PASS_SECONDS = 8
 TAIL = 1 << 14
 # for the peer, which waits until L2 tells that all has arrived
-END_SECONDS = 60
+END_SECONDS = 120
 # What has to stay 0
 BAD = ("pages_bad", "held_bad", "held_late", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
        "out_late", "in_late", "in_lost")
