@@ -158,6 +158,7 @@ stop_child()
 		wait "$LM_CHILD" 2>/dev/null || :
 	fi
 	say "virtio-lm: interrupted; all of it has been taken down, and it can be run again"
+	[ -z "${LM_RUN:-}" ] || say "logs: $LM_RUN"
 	exit "$1"
 }
 

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shlex
+import subprocess
 import sys
 
 from vlm import l2, net
@@ -15,6 +16,8 @@ from vlm.migration import migrate
 from .steps import RUN, outside
 
 TAIL = 40
+# for an L1 to answer
+STATUS_SECONDS = 60
 
 
 def where_l2_is(lab):
@@ -153,9 +156,14 @@ def do_status(args):
     lab = Lab.attach(RUN)
     rows = []
     for l1 in lab.l1s:
-        alive = l1.run(["cat", "/proc/uptime"], timeout=10)
-        rows.append({"name": l1.name, "uptime": float(alive.stdout.split()[0]) if alive.returncode == 0 else None,
-                     "address": l1.address, "accel": "KVM" if lab.config.kvm else "TCG", "l2": l2.running(l1)})
+        try:
+            alive = l1.run(["cat", "/proc/uptime"], timeout=STATUS_SECONDS)
+            uptime = float(alive.stdout.split()[0]) if alive.returncode == 0 else None
+        except subprocess.TimeoutExpired:
+            uptime = None
+        rows.append({"name": l1.name, "uptime": uptime, "address": l1.address,
+                     "accel": "KVM" if lab.config.kvm else "TCG",
+                     "l2": "unknown" if uptime is None else l2.running(l1)})
     show(args, "\n".join(
         f"{row['name']}: {'not answering' if row['uptime'] is None else 'up %.0f s' % row['uptime']}, {row['address']}, "
         f"{row['accel']}; L2: {row['l2'] or 'none'}" for row in rows), rows)

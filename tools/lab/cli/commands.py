@@ -173,6 +173,9 @@ def run(args):
     except (LabError, QMPError, StepError) as err:
         print(f"virtio-lm: {outside(str(err))}", file=sys.stderr)
         return 1
+    except subprocess.TimeoutExpired as err:
+        print(f"virtio-lm: no answer within {err.timeout:.0f} s: {err.cmd[-1]} (a busy machine?)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     finally:
