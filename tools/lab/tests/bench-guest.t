@@ -4,9 +4,11 @@
 """The network of an L2 by virtio_lm_vdpa, against the same by vp_vdpa, which drives any virtio function and cannot
 migrate. An L2 has a NIC of each, on functions that are alike, and a third one by virtio_lm_vdpa with all features
 that the function has: what it is compared with vp_vdpa by, and what the features by default cost. Measured are
-TCP in both directions, short packets and round trips. The full form does so with doorbells of their own pages
-in both layers, too, and with two pairs of queues."""
+TCP in both directions, short packets and round trips. Each has each of the functions in a third of the rounds:
+which of L1's CPUs gets a function's interrupts is for L1 to choose. The full form does so with doorbells of their
+own pages in both layers, too, and with two pairs of queues."""
 import dataclasses
+import itertools
 import re
 import statistics
 import subprocess
@@ -16,12 +18,14 @@ from testlib.bench import at_least, at_most
 from vlm import l2, net
 from vlm.l1 import LabError
 
-# the parents by which L2 has its NICs, in the order of the functions
+# the parents by which L2 has its NICs
 DEFAULT, ALL, OTHER = LEGS = "virtio_lm_vdpa", "virtio_lm_vdpa, all features", "vp_vdpa"
 # with an MTU of their own: a feature that is offered has to have its value
 PROPS = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024,host_mtu=1500"
 SECONDS = 5 if tap.long_form() else 1
-ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 3)
+# in thirds: the parents in the order of the functions, of each third of the rounds
+ORDERS = [LEGS[n:] + LEGS[:n] for n in range(len(LEGS))]
+ROUNDS = tap.parameter("rounds", 12 if tap.long_form() else 3)
 # echoes of a round: one after the other, and so many under way at a time
 PINGS = 500 if tap.long_form() else 100
 FLOOD, UNDER_WAY = (20000, 64) if tap.long_form() else (4000, 64)
@@ -54,15 +58,16 @@ def all_features(l1):
     return sum(1 << (vdpa.BITS[name] if isinstance(name, str) else name) for name in names)
 
 
-def make_nodes(l1, pairs):
-    """The three vDPA devices; their nodes."""
+def make_nodes(l1, legs, pairs):
+    """The three vDPA devices, of the parents in the order of the functions; their nodes."""
     words = ("max_vqp", str(pairs)) if pairs > 1 else ()
-    nodes = [l2.take_over(l1, 0, "vdpa0", mac=None, words=words)]
-    mask = hex(all_features(l1))
-    nodes.append(l2.take_over(l1, 1, "vdpa1", mac=None, words=("device_features", mask, *words)))
-    nodes.append(l1.sh("/virtio-lm/src/tools/lab/l1-vdpa -d "
-                       f"{l1.config.simulator}/vp_vdpa.ko {l1.pci(2)} vdpa2").split()[-1])
-    return nodes
+    default, every, other = (legs.index(leg) for leg in LEGS)
+    nodes = {default: l2.take_over(l1, default, f"vdpa{default}", mac=None, words=words)}
+    mask = ("device_features", hex(all_features(l1)))
+    nodes[every] = l2.take_over(l1, every, f"vdpa{every}", mac=None, words=(*mask, *words))
+    nodes[other] = l1.sh("/virtio-lm/src/tools/lab/l1-vdpa -d "
+                         f"{l1.config.simulator}/vp_vdpa.ko {l1.pci(other)} vdpa{other}").split()[-1]
+    return [nodes[n] for n in sorted(nodes)]
 
 
 def nics(l1, nodes, case):
@@ -75,10 +80,10 @@ def nics(l1, nodes, case):
     return words
 
 
-def configure(l1):
+def configure(l1, legs):
     """L0's and L2's ends of the three networks. All are on one bridge: nobody is to answer for another NIC."""
     l2.console(l1, "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
-    for n, leg in enumerate(LEGS):
+    for n, leg in enumerate(legs):
         net.ip("addr", "add", f"{subnet(leg)}.1/24", "dev", "br0")
         l2.console(l1, f"ip addr add {subnet(leg)}.2/24 dev eth{n}; ip link set eth{n} up")
 
@@ -128,40 +133,51 @@ def negotiated(l1):
         conn.close()
 
 
-def run(t, lab, case, kept):
-    """All rounds of a case."""
-    l1 = lab.l1s[0]
-    l2.start(l1, nic=nics(l1, make_nodes(l1, case.pairs), case))
+def comparisons(kept, case):
+    """Those of a case, two of each measurement."""
+    return [[kept.compare(f"{case.name}: {what}, {against}", unit, legs, goal)
+             for against, legs, goal in (("by virtio_lm_vdpa / by vp_vdpa", (ALL, OTHER), goal),
+                                         ("features by default / all of them", (DEFAULT, ALL), None))]
+            for what, unit, goal, _ in MEASURED]
+
+
+def run(t, lab, case, legs, sequence, found):
+    """The rounds of a case that have the parents in that order."""
+    l1, name = lab.l1s[0], f"{case.name}: {'; '.join(legs)}"
+    l2.start(l1, nic=nics(l1, make_nodes(l1, legs, case.pairs), case))
     l2.wait_up(l1)
-    configure(l1)
+    configure(l1, legs)
     tcp.listen(l1)
-    default, every, other = negotiated(l1)
-    t.equal(every, other, f"{case.name}: L2 has the same features by {ALL}, as by {OTHER}")
-    t.note(f"beside those by {DEFAULT}: {', '.join(sorted(every - default)) or 'none'}")
-    for what, unit, goal, measure in MEASURED:
-        pairs = [kept.compare(f"{case.name}: {what}, {against}", unit, legs, goal)
-                 for against, legs, goal in (("by virtio_lm_vdpa / by vp_vdpa", (ALL, OTHER), goal),
-                                             ("features by default / all of them", (DEFAULT, ALL), None))]
+    features = dict(zip(legs, negotiated(l1)))
+    t.equal(features[ALL], features[OTHER], f"{name}: L2 has the same features by {ALL}, as by {OTHER}")
+    t.note(f"beside those by {DEFAULT}: {', '.join(sorted(features[ALL] - features[DEFAULT])) or 'none'}")
+    for (what, _, _, measure), pairs in zip(MEASURED, found):
         elsewhere = []
-        for number, leg in bench.order(LEGS, ROUNDS):
+        for number, leg in sequence:
             before = [net.received(l1.data_tap(n)) for n in range(len(LEGS))]
             value = measure(leg)
             came = [net.received(l1.data_tap(n)) - then for n, then in enumerate(before)]
-            if max(came) != came[LEGS.index(leg)]:
+            if max(came) != came[legs.index(leg)]:
                 elsewhere.append((leg, came))
             for comparison in pairs:
                 if leg in comparison.legs:
                     comparison.add(number, leg, value)
-        t.equal(elsewhere, [], f"{case.name}: {what}: each NIC's packets are those of its function")
-        kept.save()
+        t.equal(elsewhere, [], f"{name}: {what}: each NIC's packets are those of its function")
     l2.stop(l1)
 
 
 if not tap.config().simulator:
     tap.skip_all("vp_vdpa is built for the lab's own kernels alone")
 with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".") as kept:
-    for case in CASES:
-        with tap.make_lab(devices=len(LEGS), vdpa_modules="stock", l2_memory=128, rate=1, pages=1, queues=case.pairs,
-                          device_props=PROPS + case.more, l2_qemu_args=f"-smp {case.pairs}") as lab:
-            run(t, lab, case, kept)
+    for case, (third, legs) in itertools.product(CASES, enumerate(ORDERS)):
+        if third == 0:
+            found = comparisons(kept, case)
+        sequence = [(number, leg) for number, leg in bench.order(LEGS, ROUNDS) if number % len(ORDERS) == third]
+        if not sequence:
+            continue
+        with tap.make_lab(devices=len(LEGS), vdpa_modules="stock", l2_memory=128, rate=1, pages=1,
+                          queues=case.pairs, device_props=PROPS + case.more,
+                          l2_qemu_args=f"-smp {case.pairs}") as lab:
+            run(t, lab, case, legs, sequence, found)
             t.clean_logs(lab)
+        kept.save()

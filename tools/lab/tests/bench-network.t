@@ -3,8 +3,9 @@
 # lab: group=bench cost=900 variants=stock form=asked
 """What vdpa=on costs a network device that nobody migrates, and what the log costs while it is on. Two
 functions of one L1, of which one has vdpa=on and one has not, are used by L1's own driver in turn: TCP in both
-directions, small packets in both directions, round trips. A third one is used through vhost-vdpa with the log
-on and off in turn: frames that are sent, and frames that are received."""
+directions, small packets in both directions, round trips. Every second round has two others. All have their
+interrupts on one of L1's CPUs. A fifth one is used through vhost-vdpa with the log on and off in turn: frames that
+are sent, and frames that are received."""
 import json
 import re
 import socket
@@ -19,9 +20,11 @@ from vlm import l2, net
 from vlm.l1 import LabError, die_with_parent
 
 LEGS = "vdpa=on", "vdpa=off"
+# of the functions, in their order: which leg uses them, and in which rounds. Behind them is that of vhost-vdpa
+USED = (LEGS[0], 0), (LEGS[1], 0), (LEGS[1], 1), (LEGS[0], 1)
 PROPS = "iommu_platform=on,ats=on"
 SECONDS = 5 if tap.long_form() else 1
-ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 3)
+ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 4)
 LOG_LEGS = "log on", "log off"
 # what L0 sends to be received: frames of that length, so many in a burst, a burst each millisecond
 LONG, BURST = 1500, 48
@@ -31,12 +34,21 @@ PINGS = 500 if tap.long_form() else 100
 TIME = re.compile(r"time=([\d.]+) ms")
 
 
+def space_of(leg, number):
+    """The function of a leg in that round, as the network namespace that has it."""
+    return f"f{USED.index((leg, number % 2))}"
+
+
 def spaces(l1):
-    """Each function in a network namespace of its own: both are on one network."""
-    for n, name in enumerate(LEGS):
+    """Each function in a network namespace of its own: all are on one network. And on one CPU, of which L1 would
+    choose one for each interrupt."""
+    for n in range(len(USED)):
+        name = f"f{n}"
         l1.sh(f"ip netns add {name}; dev=$(ls /sys/bus/pci/devices/{l1.pci(n)}/virtio*/net); "
               f"ip link set $dev netns {name}; ip -n {name} addr add {net.DATA}{21 + n}/24 dev $dev; "
-              f"ip -n {name} link set $dev up")
+              f"ip -n {name} link set $dev up; "
+              f"for irq in /sys/bus/pci/devices/{l1.pci(n)}/msi_irqs/*; do "
+              f"echo 1 >/proc/irq/${{irq##*/}}/smp_affinity; done")
 
 
 def iperf(l1, space, *words):
@@ -56,7 +68,7 @@ def tcp(l1, space, *words):
 
 def taken(l1, space):
     """The packets that L0 has taken from a function."""
-    return net.received(l1.data_tap(LEGS.index(space)))
+    return net.received(l1.data_tap(int(space[1:])))
 
 
 def given(l1, space):
@@ -86,6 +98,7 @@ MEASURED = (
     ("small packets to L1", "1/s", at_least(0.99), lambda l1, space: packets(l1, space, given, "-R")),
     ("round trip", "us", at_most(1.01), round_trip),
 )
+
 
 class Sender(threading.Thread):
     """Sends frames to a function, from L0, until it is ended."""
@@ -122,11 +135,11 @@ def frames(l1, node, what, leg):
 
 
 def with_log(l1, kept):
-    """The third function, with the log on and off."""
-    node = l2.take_over(l1, 2, mac=None)
+    """The last function, with the log on and off."""
+    node = l2.take_over(l1, len(USED), mac=None)
     for what in "send", "receive":
         comparison = kept.compare(f"vhost-vdpa: {what}, the log on", "1/s", LOG_LEGS, at_least(0.97))
-        sender = Sender(l1.mac(2))
+        sender = Sender(l1.mac(len(USED)))
         if what == "receive":
             sender.start()
         for number, leg in bench.order(LOG_LEGS, ROUNDS):
@@ -137,7 +150,8 @@ def with_log(l1, kept):
 
 
 with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".") as kept:
-    with tap.make_lab(devices=3, device_props=f"{PROPS},vdpa=on;{PROPS},vdpa=off;{PROPS},vdpa=on") as lab:
+    props = ";".join(f"{PROPS},{leg}" for leg, _ in (*USED, (LEGS[0], 0)))
+    with tap.make_lab(devices=len(USED) + 1, device_props=props) as lab:
         l1 = lab.l1s[0]
         spaces(l1)
         comparisons = [kept.compare(what, unit, LEGS, goal) for what, unit, goal, _ in MEASURED]
@@ -147,7 +161,7 @@ with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".")
             # of one measurement both legs are one right after the other
             for comparison, (*_, measure) in zip(comparisons, MEASURED):
                 for number, leg in bench.order(LEGS, ROUNDS):
-                    comparison.add(number, leg, measure(l1, leg))
+                    comparison.add(number, leg, measure(l1, space_of(leg, number)))
                 kept.save()
             t.ok(server.poll() is None, "L0's end of the traffic is there to the end")
             server.kill()
