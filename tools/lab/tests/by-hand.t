@@ -43,10 +43,17 @@ config()
 	python3 -c 'import json, os, sys; print(json.load(open(os.environ["LAB_CHECK"]))["config"][sys.argv[1]])' "$1"
 }
 
+if [ -z "$(config driver)" ]; then
+	echo "1..0 # SKIP there is no driver for this kernel: --driver"
+	exit 0
+fi
 # of the user's, under names as users have them
 driver="/virtio-lm/run/a driver.ko"
 cp "$(config driver)" "$driver"
 kernel=$(config kernel)
+modules=$kernel/modules/$(cat "$kernel/version")
+# those of the tree's own kernel are where it has them
+[ -d "$modules" ] || modules=/lib/modules/$(cat "$kernel/version")
 IFS='
 '
 # shellcheck disable=SC2086 # one option a line
@@ -54,7 +61,7 @@ set -- $LAB_UP
 unset IFS
 
 says "up: two L1s, with a kernel and a driver of the user's" 'l1b is up' up "$@" --l1s 2 --driver "$driver" \
-	--kernel "$kernel/vmlinux" --modules "/lib/modules/$(cat "$kernel/version")"
+	--kernel "$kernel/vmlinux" --modules "$modules"
 says "status: shows both" '^l1b: up .* L2: none$' status
 says "status: is JSON for programs" '^\[{"name": "l1a", .*"l2": null}\]$' status --json
 refuses "l2 status: nowhere" '^no L1 runs an L2: lab l2 start$' l2 status
@@ -69,7 +76,8 @@ says "qmp: passes arguments" 'vhost-vdpa' qmp l2 human-monitor-command 'command-
 says "qmp: asks an L1's QEMU" '"running": true' qmp l1b query-status
 refuses "qmp: refuses an argument that is none" 'an argument of a QMP command is NAME=VALUE' qmp l1a query-status x
 says "console: is L2's" '^console of l2' console l2
-says "migrate: L2 moves, and what it took is said" '^l1a -> l1b, .* downtime [0-9]* ms' migrate
+says "migrate: L2 moves by shadow virtqueues, as the kernel's own modules have no log, and what it took is said" \
+	'^l1a -> l1b, shadow virtqueues: .* downtime [0-9]* ms' migrate
 says "l2 status: it runs there" '^L2 in l1b: running$' l2 status
 says "migrate: is JSON for programs" '"destination": "l1a"' migrate --json l1b l1a
 refuses "migrate: refuses to move it to where it is" 'is source and destination' migrate l1a l1a

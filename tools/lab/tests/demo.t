@@ -81,6 +81,14 @@ with tap.Tap() as t:
     for what, both in rows.items():
         t.ok(None not in both, f"{what}: for both")
     t.equal([what for what, _ in demo.ROWS if what not in LINES], [], "that is all of its lines")
+    logs = re.findall(r"^logs: (\S+)$", done.stdout, re.M)
+    t.ok(len(logs) == 1 and os.path.isdir(logs[0]), "it names the folder of its logs")
+    with open("/virtio-lm/src/README.md", encoding="utf-8") as file:
+        shown = file.read().partition("```\nAn L2 guest")[2].partition("```")[0]
+    first, last = (text.index("total time") for text in (shown, done.stdout))
+    labels = [[line[2:40].rstrip() for line in text.splitlines() if line.startswith("  ")]
+              for text in (shown[first - 2:], done.stdout[last - 2:])]
+    t.equal(labels[0], labels[1], "README shows a report with the same lines")
     if t.failed:
         raise AssertionError("the report is not what it was")
 

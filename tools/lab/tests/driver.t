@@ -67,6 +67,17 @@ refused "a kernel whose vDPA bus is too old is refused, and the first that is no
 make -C "$headers" M="$out.refused" clean >"$out.said" 2>&1
 ok $? "what was built can be removed whatever the kernel is"
 rm -rf "$out.refused" "$out.old"
+# as a user does it, in a checkout of their own
+rm -rf "$out.user"
+mkdir "$out.user"
+(cd /virtio-lm/src && cp -r Makefile dkms.conf drivers include "$out.user/")
+make -C "$out.user" modules modules_install KDIR="$headers" INSTALL_MOD_PATH="$out.user/root" DEPMOD=true >"$out.said" 2>&1
+status=$?
+[ $status = 0 ] && [ -n "$(find "$out.user/root/lib/modules" -name 'virtio_lm_vdpa.ko*')" ]
+status=$?
+ok $status "make modules and make modules_install build the module, and put it where modprobe looks"
+[ $status = 0 ] || sed 's/^/# /' "$out.said"
+rm -rf "$out.user"
 ! make -C /virtio-lm/src modules KDIR=/nowhere >"$out.said" 2>&1 &&
 	grep -q '^modules: no kernel headers at /nowhere: install linux-headers-' "$out.said"
 ok $? "where there are no headers, make modules says what to install"

@@ -46,6 +46,7 @@ IFS='
 set -- $LAB_UP
 unset IFS
 before=$(left)
+links=$(ip -o link | cut -d : -f 2)
 
 is "check: refuses a test that does not exist, before it sets anything up" \
 	"$("$lab" check no-such-test 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no test no-such-test'
@@ -83,6 +84,14 @@ up "$@"
 ok $? "up: an L1 boots"
 is "migrate: refuses an L1 that runs no L2" "$("$lab" --lab "$name" migrate l1a 2>&1)" \
 	'virtio-lm: l1a runs no L2: lab l2 status tells where it is'
+# those of the host's own network; the lab's are in its namespace
+is "up: the host's links are what they were" "$(ip -o link | cut -d : -f 2)" "$links"
+for folder in host/etc src cache; do
+	! "$lab" --lab "$name" exec l1a sh -c "touch /virtio-lm/$folder/by-l1 2>/dev/null" && [ ! -e "/virtio-lm/$folder/by-l1" ]
+	ok $? "L1 cannot write to /virtio-lm/$folder"
+done
+"$lab" --lab "$name" exec l1a sh -c 'test -s /virtio-lm/host/etc/passwd && touch /virtio-lm/run/by-l1'
+ok $? "it can read the host's files, and write to the run's folder"
 # shellcheck disable=SC2016 # it is to be the guest's
 is "exec: prints what the command prints" "$("$lab" --lab "$name" exec l1a echo 'two  words' '$HOME')" 'two  words $HOME'
 "$lab" --lab "$name" exec l1a sh -c 'exit 7'
