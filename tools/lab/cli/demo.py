@@ -72,7 +72,7 @@ def leg(lab, src, dst, to_be):
     try:
         drawn = draw(lab, traffic, migration, end)
     except LabError as err:
-        drawn = f"none, as an L1's QEMU has not traced all of it: {err}"
+        drawn = f"none: {err}"
     counts = traffic.finish()
     counts["pages_checked"] -= before["pages_checked"]
     counts["lost_elsewhere"] = len(traffic.lost_elsewhere())

@@ -6,11 +6,13 @@ import re
 import time
 
 from vlm import l2
-from vlm.migration import MIGRATION_PORT, set_capabilities
+from vlm.l1 import LabError
+from vlm.migration import BANDWIDTH, MIGRATION_PORT, Migration, set_capabilities
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic, account, wrong
 
 from . import debug, tap
+from .faults import SLOW
 from .kselftest import DRIVER
 
 # packets and pages per second: what leaves L1s several times slower than usual time for anything
@@ -24,6 +26,8 @@ BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_d
 # what L2 is asked about its link, and for how long
 LINK_ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
 LINK_SECONDS = 240
+# for L2 to get some time
+MOVE_SECONDS = 240
 
 
 def make_lab(**changes):
@@ -53,6 +57,21 @@ def boot(t, lab):
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)
     return traffic
+
+
+def move_until(src, dst, count, what, **options):
+    """A migration, in which memory is copied slowly until count() has grown: on a busy host L2 may not run at all
+    while it is copied fast. what: the things that are counted. options: Migration's. What it took."""
+    with Migration(src, dst, max_bandwidth=SLOW, **options) as migration:
+        before = count()
+        end = time.monotonic() + MOVE_SECONDS
+        while count() == before:
+            migration.wait("active")
+            if time.monotonic() > end:
+                raise LabError(f"{src.name}: no more {what} within {MOVE_SECONDS} s")
+            time.sleep(0.2)
+        migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
+        return migration.finish()
 
 
 def other_device(l1, caps, words=()):

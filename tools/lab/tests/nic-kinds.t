@@ -14,18 +14,14 @@
   migrates there and back, with all of its state in the device's hands.
 """
 import dataclasses
-import time
 
 from testlib import kselftest, nested, tap
-from testlib.faults import SLOW
 from vlm import l2, net
-from vlm.l1 import LabError
 from vlm.machine import MICROVM, MODERN_MMIO
-from vlm.migration import BANDWIDTH, Migration, migrate
+from vlm.migration import migrate
 from vlm.traffic import Traffic
 
 RESETS = 3
-SEND_SECONDS = 240
 # VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM
 CTRL_FEATURES = sum(1 << bit for bit in (5, 15, 16, 17, 18, 29, 32, 33))
 # the same without CTRL_VQ and CTRL_RX: QEMU shadows a control virtqueue, and behind a vIOMMU it cannot
@@ -110,21 +106,6 @@ def shadow_iommu(t, lab, l1):
     l1.config = lab.config
 
 
-def sends_and_moves(src, dst, nic, machine):
-    """A migration, in which memory is copied slowly until L2 has sent something: on a busy host L2 may not run at
-    all while it is copied fast, and its device has nothing to log. What it took."""
-    with Migration(src, dst, nic=nic, machine=machine, max_bandwidth=SLOW) as migration:
-        sent = net.received(src.data_tap(0))
-        end = time.monotonic() + SEND_SECONDS
-        while net.received(src.data_tap(0)) == sent:
-            migration.wait("active")
-            if time.monotonic() > end:
-                raise LabError(f"L2 in {src.name} has sent nothing within {SEND_SECONDS} s")
-            time.sleep(0.2)
-        migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
-        return migration.finish()
-
-
 def mmio(t, lab):
     """A microvm."""
     here, there = lab.l1s
@@ -136,7 +117,8 @@ def mmio(t, lab):
     l2.wait_up(here)
     nested.well_anew(t, lab, "virtio-mmio")
     for src, dst in (here, there), (there, here):
-        moved = sends_and_moves(src, dst, nic, MICROVM)
+        moved = nested.move_until(src, dst, lambda src=src: net.received(src.data_tap(0)),
+                                  "packets that L2 has sent", nic=nic, machine=MICROVM)
         t.note(moved)
         t.ok(moved.device_pages > 0, f"virtio-mmio: the device has logged pages: {moved.device_pages}")
         nested.well_anew(t, lab, f"virtio-mmio, in {dst.name}")

@@ -9,10 +9,9 @@ import dataclasses
 import time
 
 from testlib import nested, tap
-from testlib.faults import SLOW
 from vlm import l2
 from vlm.l1 import LabError
-from vlm.migration import BANDWIDTH, Migration
+from vlm.migration import migrate
 from vlm.traffic import Traffic
 
 # VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM: behind a vIOMMU QEMU cannot
@@ -48,20 +47,6 @@ def flushed(l1):
     return sum(int(line.rsplit(" ", 1)[1]) for line in l2.traced(l1, "vhost_vdpa_log_flush"))
 
 
-def move(src, dst, way):
-    """One migration; what it took. Where each packet is unmapped, memory is copied slowly until that has happened
-    to one that the log knows of: on a busy host L2 may not run at all while it is copied fast."""
-    with Migration(src, dst, nic=NIC, max_bandwidth=BANDWIDTH if way == PASSED else SLOW) as migration:
-        end = time.monotonic() + SECONDS
-        while way != PASSED and not flushed(src):
-            migration.wait("active")
-            if time.monotonic() > end:
-                raise LabError(f"{way}: L2 has unmapped no page that its device has logged, within {SECONDS} s")
-            time.sleep(0.2)
-        migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
-        return migration.finish()
-
-
 def there_and_back(t, lab, way):
     """An L2 with that way's words for its kernel."""
     here, there = lab.l1s
@@ -79,7 +64,8 @@ def there_and_back(t, lab, way):
         src, dst = (here, there) if n % 2 else (there, here)
         what = f"{way}, move {n}"
         with traffic.may_lose(what):
-            moved = move(src, dst, way)
+            moved = migrate(src, dst, nic=NIC) if way == PASSED else nested.move_until(
+                src, dst, lambda src=src: flushed(src), "pages logged that L2 has unmapped", nic=NIC)
             t.note(moved)
             t.ok(moved.device_pages > 0, f"{what}: the device has logged pages: {moved.device_pages}")
             t.equal(l2.traced(src, "vhost_vdpa_log_fault"), [], f"{what}: and has missed none")
