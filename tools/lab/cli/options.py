@@ -86,6 +86,9 @@ LAB = (
     Option("cpus", "N", "vCPUs of an L1", least=2, most=64),
     Option("memory", "MIB", "memory of an L1", least=256),
     Option("accel", "ACCEL", "auto is KVM where it truly works", ("auto", "kvm", "tcg")),
+    Option("threads", "HOW", "under TCG, host threads for the vCPUs of an L1: multi is one for each, single is one "
+           "for all, auto is multi where the host has as many CPUs as all L1s together",
+           ("auto", "multi", "single")),
     Option("qemu_base", "BASE", "which QEMU to build (tools/bases says what they are): if not said, the one taken "
            "last, or the first there is", bases()),
     Option("qemu_source", "TREE", "build a source tree of QEMU of yours, in a copy, with our patches", path="folder"),
@@ -143,4 +146,7 @@ def consistent(args):
 def config_of(args, made):
     """The Config of the options, and of what setup has made of those that name files."""
     fields = {option.name: getattr(args, option.name) for option in LAB if hasattr(Config, option.name)}
+    if args.qemu and fields["threads"] == "auto":
+        # it need not have fixes/0034, without which what the device logs is lost
+        fields["threads"] = "multi"
     return Config(**{**fields, **made})

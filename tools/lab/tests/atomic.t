@@ -38,3 +38,6 @@ with tap.Tap() as t:
             ops = translated(f"{tap.qemu_dir()}/bin/qemu-system-x86_64", f"{folder}/firmware", log, threads, vcpus)
             t.ok(re.search(r"call atomic_\w+", ops), f"thread={threads}, {vcpus} vCPUs: an atomic instruction is one step")
             os.remove(log)
+    cpus = len(os.sched_getaffinity(0))
+    t.equal([machine.tcg_threads(vcpus) for vcpus in (1, cpus, cpus + 1)], ["multi", "multi", "single"],
+            "each vCPU has a thread of its own where the host has a CPU for it")

@@ -210,7 +210,7 @@ with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".")
         if need > available():
             t.skip(f"{case}", f"the L1s need {need} MiB, and {available()} MiB are available")
             continue
-        with tap.make_lab(l1s=2, l2_memory=case.memory, memory=L1_MEMORY + case.memory, pages=1, queues=case.pairs,
-                          device_props=PROPS + ",mq=on" * (case.pairs > 1)) as lab:
+        with tap.make_lab(l1s=2, l2_memory=case.memory, memory=L1_MEMORY + case.memory, pages=1, threads="multi",
+                          queues=case.pairs, device_props=PROPS + ",mq=on" * (case.pairs > 1)) as lab:
             run(lab, case, kept)
             t.clean_logs(lab)

@@ -35,5 +35,6 @@ class Config:
     rate: int = 200
     pages: int = 2000
     accel: str = "auto"
+    threads: str = "auto"
     # found out when the lab starts
     kvm: bool = False

@@ -84,7 +84,7 @@ class L1:
                   "log_buf_len=1M "
                   f"lab.name={self.name} lab.address={self.address} lab.mac={self.mgr_mac} "
                   f"lab.kernel={c.kernel}")
-        args = [c.qemu, *machine.FIRMWARE, *machine.l1_words(c.kvm), "-name", self.name,
+        args = [c.qemu, *machine.FIRMWARE, *machine.l1_words(c), "-name", self.name,
                 "-smp", str(c.cpus), "-m", f"{c.memory}M", "-nodefaults",
                 "-display", "none", "-vga", "none", "-no-reboot",
                 "-chardev", f"socket,id=serial,path={self.sockets}/{self.name}.console,server=on,"

@@ -29,10 +29,18 @@ def tsc_khz():
     return round(float(found[1]) * 500) if found else None
 
 
-def l1_words(kvm):
+def tcg_threads(vcpus):
+    """How TCG best runs so many vCPUs of this host's L1s. A vCPU that waits for another one spins; where the host has
+    no CPU for that one, it spins for as long as the host lets it."""
+    return "multi" if vcpus <= len(os.sched_getaffinity(0)) else "single"
+
+
+def l1_words(config):
     """QEMU's words for the machine of an L1."""
+    threads = tcg_threads(config.l1s * config.cpus) if config.threads == "auto" else config.threads
     return ["-M", "q35,kernel-irqchip=split", "-bios", "qboot.rom",
-            *(["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi", "-cpu", TCG_CPU])]
+            *(["-accel", "kvm", "-cpu", "host"] if config.kvm else
+              ["-accel", f"tcg,thread={threads}", "-cpu", TCG_CPU])]
 
 
 def l1_kernel(kvm):
