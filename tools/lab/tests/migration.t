@@ -34,6 +34,9 @@ ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug"
 UNDISTURBED = 1
 # until the log is mended
 FAILED_PASSES = 3
+# All of L2's RAM, dirty again, is not to be taken for little enough to end the migration. Once the log is mended, what
+# is left is
+NO_DOWNTIME_MS, DOWNTIME_MS = 1, 300
 # where L2's PCI host bridge leads, but to no device
 NO_DEVICE = 0xfd000000
 ACCESSES = 100
@@ -67,10 +70,10 @@ def measure_dirty_rate(l1):
         conn.close()
 
 
-def move(t, what, src, dst, traffic, meanwhile=lambda migration: None):
-    """One migration, after which all is well; what it took."""
+def move(t, what, src, dst, traffic, meanwhile=lambda migration: None, **options):
+    """One migration, after which all is well; what it took. options: Migration's."""
     with traffic.may_lose(what, device_stops(l2.dirty_log(src))):
-        with Migration(src, dst) as migration:
+        with Migration(src, dst, **options) as migration:
             meanwhile(migration)
             moved = migration.finish()
         t.note(f"{moved}; unserved {moved.unserved_ms:.0f} ms")
@@ -115,6 +118,7 @@ def fail_for_a_while(t, migration):
     t.ok(faults >= FAILED_PASSES, f"{what}: each pass tells of it: {faults}")
     t.ok("taking all RAM as dirty" in l2.said(here), f"{what}: L2's QEMU says that it sends all RAM again")
     here.misbehave(0, log_fault_after=0)
+    migration.cmd("migrate-set-parameters", downtime_limit=DOWNTIME_MS)
 
 
 def by_shadow(t, what, src, dst, traffic):
@@ -186,7 +190,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
     there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
-    move(t, "a failing log", here, there, traffic, functools.partial(fail_for_a_while, t))
+    move(t, "a failing log", here, there, traffic, functools.partial(fail_for_a_while, t), downtime_limit=NO_DOWNTIME_MS)
 
     here.sh(f"rmmod {DRIVER} vhost_vdpa vdpa")
     if tap.DEBUG:
