@@ -3,8 +3,9 @@
 where QEMU has given it up. L2 is to go on where it was then."""
 from vlm import l2, net
 
-# slow enough for the first pass over L2's RAM to last until something has gone wrong
-SLOW = 2 << 20
+# Slow enough for the first pass over L2's RAM, a minute, to last until something has gone wrong, and no faster than
+# nested.PAGES are dirtied
+SLOW = 1 << 20
 PAUSE = "pause-before-switchover"
 SWITCHOVER = "pre-switchover"
 

@@ -6,6 +6,7 @@ import re
 import time
 
 from vlm import l2
+from vlm.config import Config
 from vlm.l1 import LabError
 from vlm.migration import BANDWIDTH, MIGRATION_PORT, Migration, set_capabilities
 from vlm.qmp import QMPError
@@ -15,10 +16,11 @@ from . import debug, tap
 from .faults import SLOW
 from .kselftest import DRIVER
 
-# packets and pages per second: what leaves L1s several times slower than usual time for anything
-# else. Each packet is several exits to such a kernel, and, while it is logged, each page is one
-DEBUG_RATE = 10
-DEBUG_PAGES = 64
+# Packets and pages per second. Each packet is several exits to L1's kernel, and, while it is logged, each page is one:
+# with those of Config, which the long form has, the traffic of two tests is all that two CPUs can do
+RATE, PAGES = 30, 250
+# what leaves L1s several times slower than usual time for anything else
+DEBUG_RATE, DEBUG_PAGES = 10, 64
 # LM_CAPS of a device without a control mailbox, and of one that is as it is
 NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 # of an L2 that started anew while its traffic went on: packets were lost, and nothing else
@@ -39,6 +41,11 @@ def make_lab(**changes):
         changes = {"l2_kernel": f"{stock}/vmlinux", "l2_initrd": f"{stock}/l2.gz", "l2_memory": 96,
                    "append": f"{tap.KERNEL['append']} {debug.NO_KMEMLEAK}", "memory": 1536,
                    "rate": DEBUG_RATE, "pages": DEBUG_PAGES, **changes}
+    elif not tap.long_form():
+        # what the user has asked for is what there is
+        asked = tap.config()
+        changes = {**({"rate": RATE} if asked.rate == Config.rate else {}),
+                   **({"pages": PAGES} if asked.pages == Config.pages else {}), **changes}
     return tap.make_lab(**{"l1s": 2, "l2_memory": 128, **changes})
 
 

@@ -9,6 +9,7 @@ import contextlib
 from testlib import nested, tap
 from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, SECONDS, Event, Storm
 from vlm import l2
+from vlm.config import Config
 from vlm.migration import BANDWIDTH, ENDED, Migration
 from vlm.traffic import BAD, Traffic, wrong
 
@@ -35,10 +36,12 @@ counts = os.open("/proc/sys/kernel/sched_schedstats", os.O_RDWR)
 for n in range({PATCHES}):
     os.pwrite(counts, str((n + 1) % 2).encode(), 0)
 """
+# Two vCPUs, each in a thread of its own, and L2 with much to do: that is how fixes 0010, 0012 and 0025 were found
+RACES = {"threads": "multi", "rate": Config.rate, "pages": Config.pages}
 # the three ways in which L2 can lose its function
 QUICK = [case for case in EVENTS if case[1] in (Storm.unbind, Storm.flr, Storm.replug)]
 
-with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS) as lab:
+with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS, **RACES) as lab:
     here, there = lab.l1s
     storm = Storm(here)
     l2.take_over(there)

@@ -10,7 +10,7 @@ from . import net
 from .l1 import LabError, die_with_parent
 
 # for the agent to check and dirty all of its memory once, which is no more than a sixth of L2's
-PASS_SECONDS = 8
+PASS_SECONDS = 4
 TAIL = 1 << 14
 # for the peer, which waits until L2 tells that all has arrived
 END_SECONDS = 120
@@ -60,7 +60,7 @@ class Traffic:
         self.ordered = pairs == 1
         self.bad = BAD if self.ordered else tuple(name for name in BAD if not name.endswith("_late"))
         # those of two seconds, or as many as say enough
-        self.some = min(2 * config.rate, 50)
+        self.some = min(2 * config.rate, 30)
         with open(self.log, "w", encoding="ascii") as file:
             self.proc = subprocess.Popen([f"{config.tools}/peer", net.L0_DATA, net.L2_DATA, str(config.rate),
                                           *([str(step_ms)] if step_ms else [])],
