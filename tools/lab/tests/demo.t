@@ -4,7 +4,8 @@
 """`make demo` shows a migration on the device's log and one by shadow virtqueues, side by side. Its report
 has a number for each of its lines and both ways, and the numbers say that all is well: each page right,
 nothing of L2's lost, and to L2 nothing but one run of packets for each stop of its device. It names a picture of
-each, with the packets of both directions and the phases of the migration."""
+each, with the packets of both directions and the phases of the migration. One that fails says why, and where its logs
+are."""
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from testlib import tap
 from vlm.traffic import agent_mib, device_stops
 
 SECONDS = 1200
+NO_KERNEL = "/virtio-lm/src/README.md"
 WIDTH = 24
 WAYS = "device", "svq"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -43,6 +45,19 @@ LINES = {
 }
 
 
+def make_demo(*words):
+    """Run it, with more options: its exit status and all that it shows."""
+    done = subprocess.run(["make", "-C", "/virtio-lm/src", "demo", f"OPTIONS={shlex.join([*tap.CHECK['up'], *words])}"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=SECONDS, check=False)
+    return done.returncode, done.stdout
+
+
+def logs_of(shown):
+    """The folders of logs that it names, which are there."""
+    return [path for path in re.findall(r"^logs: (\S+)$", shown, re.M) if os.path.isdir(path)]
+
+
 def numbers(shown, what):
     """What the line of that name has for both ways: the numbers as text, or None where it is not like that."""
     lines = [line[40:] for line in shown.splitlines() if line[2:40].rstrip() == what]
@@ -68,26 +83,29 @@ def drawn(t, shown, name, way):
 
 tap.need_log()
 with tap.Tap() as t:
-    done = subprocess.run(["make", "-C", "/virtio-lm/src", "demo", f"OPTIONS={shlex.join(tap.CHECK['up'])}"],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=SECONDS, check=False)
-    t.note(done.stdout)
-    t.equal(done.returncode, 0, "make demo ends well")
-    t.ok(any(line.split() == " ".join(demo.NAMES[way] for way in WAYS).split() for line in done.stdout.splitlines()),
+    status, shown = make_demo("--l2-kernel", NO_KERNEL)
+    t.ok(status != 0, "a demonstration that fails ends with an error")
+    t.ok(re.search(r"^virtio-lm: L2's QEMU did not start in l1a: \S", shown, re.M), "and says why")
+    if not t.equal(len(logs_of(shown)), 1, "and where its logs are"):
+        t.note(shown)
+
+    status, shown = make_demo()
+    t.note(shown)
+    t.equal(status, 0, "make demo ends well")
+    t.ok(any(line.split() == " ".join(demo.NAMES[way] for way in WAYS).split() for line in shown.splitlines()),
          "a column for each way")
-    t.ok("NOT as it should be" not in done.stdout and re.search(r"^  kernel logs +clean$", done.stdout, re.M),
+    t.ok("NOT as it should be" not in shown and re.search(r"^  kernel logs +clean$", shown, re.M),
          "the kernels have nothing to report")
-    rows = {what: numbers(done.stdout, what) for what in LINES}
+    rows = {what: numbers(shown, what) for what in LINES}
     for what, both in rows.items():
         t.ok(None not in both, f"{what}: for both")
     t.equal([what for what, _ in demo.ROWS if what not in LINES], [], "that is all of its lines")
-    logs = re.findall(r"^logs: (\S+)$", done.stdout, re.M)
-    t.ok(len(logs) == 1 and os.path.isdir(logs[0]), "it names the folder of its logs")
+    t.equal(len(logs_of(shown)), 1, "it names the folder of its logs")
     with open("/virtio-lm/src/README.md", encoding="utf-8") as file:
-        shown = file.read().partition("```\nAn L2 guest")[2].partition("```")[0]
-    first, last = (text.index("total time") for text in (shown, done.stdout))
+        readme = file.read().partition("```\nAn L2 guest")[2].partition("```")[0]
+    first, last = (text.index("total time") for text in (readme, shown))
     labels = [[line[2:40].rstrip() for line in text.splitlines() if line.startswith("  ")]
-              for text in (shown[first - 2:], done.stdout[last - 2:])]
+              for text in (readme[first - 2:], shown[last - 2:])]
     t.equal(labels[0], labels[1], "README shows a report with the same lines")
     if t.failed:
         raise AssertionError("the report is not what it was")
@@ -113,4 +131,4 @@ with tap.Tap() as t:
                 f"{name}: the device has logged pages, if that is how")
         t.ok(int(has["downtime, by QEMU's account"][0]) <= 1000 * float(has["total time"][0]),
              f"{name}: the downtime is a part of all of the time")
-        drawn(t, done.stdout, name, way)
+        drawn(t, shown, name, way)
