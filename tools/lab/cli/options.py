@@ -87,7 +87,7 @@ LAB = (
     Option("memory", "MIB", "memory of an L1", least=256),
     Option("accel", "ACCEL", "auto is KVM where it truly works", ("auto", "kvm", "tcg")),
     Option("threads", "HOW", "under TCG, host threads for the vCPUs of an L1: multi is one for each, single is one "
-           "for all, auto is multi where the host has as many CPUs as all L1s together",
+           "for all, auto is multi where the host has as many CPUs as all L1s have vCPUs",
            ("auto", "multi", "single")),
     Option("qemu_base", "BASE", "which QEMU to build (tools/bases says what they are): if not said, the one taken "
            "last, or the first there is", bases()),

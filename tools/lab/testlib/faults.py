@@ -3,8 +3,8 @@
 where QEMU has given it up. L2 is to go on where it was then."""
 from vlm import l2, net
 
-# Slow enough for the first pass over L2's RAM, a minute, to last until something has gone wrong, and no faster than
-# nested.PAGES are dirtied
+# Slow enough for the first pass over L2's RAM, which takes a minute, to last until something has gone wrong. L2 dirties
+# as much in a second, by nested.PAGES, so that a migration does not end by itself
 SLOW = 1 << 20
 PAUSE = "pause-before-switchover"
 SWITCHOVER = "pre-switchover"

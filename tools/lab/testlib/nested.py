@@ -42,10 +42,10 @@ def make_lab(**changes):
                    "append": f"{tap.KERNEL['append']} {debug.NO_KMEMLEAK}", "memory": 1536,
                    "rate": DEBUG_RATE, "pages": DEBUG_PAGES, **changes}
     elif not tap.long_form():
-        # what the user has asked for is what there is
+        # unless the user has asked for others
+        less = {"rate": RATE, "pages": PAGES}
         asked = tap.config()
-        changes = {**({"rate": RATE} if asked.rate == Config.rate else {}),
-                   **({"pages": PAGES} if asked.pages == Config.pages else {}), **changes}
+        changes = {**{name: less[name] for name in less if getattr(asked, name) == getattr(Config, name)}, **changes}
     return tap.make_lab(**{"l1s": 2, "l2_memory": 128, **changes})
 
 

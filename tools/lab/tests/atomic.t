@@ -3,7 +3,7 @@
 # lab: group=device cost=3
 """An atomic instruction of an L1 is atomic for its devices, too, however few vCPUs and threads TCG has for it. The
 device sets bits of the dirty log while the driver exchanges them with 0. QEMU is asked how it translates such an
-instruction: patches/qemu/10.2/fixes/0034 tells of the other way."""
+instruction. patches/qemu/10.2/fixes/0034 says what is lost where it is a load and a store."""
 import os
 import re
 import subprocess
@@ -11,7 +11,7 @@ import subprocess
 from testlib import tap
 from vlm import machine
 
-# what firmware begins with, 16 bytes below 4 GiB and 1 MiB
+# the first instructions of a CPU, in the last 16 bytes of the firmware
 LOCK_INC = bytes.fromhex("f0 ff 06 00 05")          # lock incw 0x500
 RESET = bytes.fromhex("ba f9 0c  b0 06  ee")        # mov $0xcf9,%dx; mov $6,%al; out %al,(%dx)
 HALT = b"\xf4"

@@ -34,8 +34,8 @@ ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug"
 UNDISTURBED = 1
 # until the log is mended
 FAILED_PASSES = 3
-# All of L2's RAM, dirty again, is not to be taken for little enough to end the migration. Once the log is mended, what
-# is left is
+# All of L2's RAM, dirty again, would fit into QEMU's usual downtime and end the migration. While the log fails it may
+# take a short one only
 NO_DOWNTIME_MS, DOWNTIME_MS = 1, 300
 # where L2's PCI host bridge leads, but to no device
 NO_DEVICE = 0xfd000000
