@@ -76,9 +76,8 @@ def row(comparison):
         ratio, (lower, upper) = comparison.ratio(), comparison.quartiles()
     except bench.BenchError as err:
         return None, (comparison.what, "none", "", "", "", str(err).removeprefix(f"{comparison.what}: "))
-    goal = comparison.goal
     return ratio, (comparison.what, f"{ratio:.3f}", f"{lower:.3f}..{upper:.3f}", len(comparison.rounds()),
-                   f"{goal.sense} {goal.value:g}" if goal else "-", goal.verdict(ratio) if goal else "")
+                   *comparison.judged())
 
 
 def found(folder):

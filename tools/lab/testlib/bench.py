@@ -21,6 +21,7 @@ from vlm.l1 import LabError
 
 # of one benchmark, in its folder
 FILE = "bench.json"
+MET = "met"
 
 
 class BenchError(LabError):
@@ -38,11 +39,13 @@ class Goal(typing.NamedTuple):
     """What a ratio should be at least, or at most."""
     sense: str      # ">=" or "<="
     value: float
+    # not the ratio, but the first leg's median
+    of_first: bool = False
 
-    def verdict(self, ratio):
+    def verdict(self, value):
         """Met, or by how much it is missed."""
-        missed = self.value - ratio if self.sense == ">=" else ratio - self.value
-        return "met" if missed <= 0 else f"missed by {missed:.3g}"
+        missed = self.value - value if self.sense == ">=" else value - self.value
+        return MET if missed <= 0 else f"missed by {missed:.3g}"
 
 
 def at_least(value):
@@ -53,6 +56,11 @@ def at_least(value):
 def at_most(value):
     """That goal."""
     return Goal("<=", value)
+
+
+def first_at_most(value):
+    """That goal of the first leg's median, in the unit that it is measured in."""
+    return Goal("<=", value, of_first=True)
 
 
 @dataclasses.dataclass
@@ -102,6 +110,15 @@ class Comparison:
         """Of the medians."""
         self.whole()
         return divide(self.what, *(self.median(leg) for leg in self.legs))
+
+    def judged(self):
+        """The goal, as text, and whether it is met."""
+        if not self.goal:
+            return "-", ""
+        value = self.median(self.legs[0]) if self.goal.of_first else self.ratio()
+        unit = f" {self.unit}" if self.goal.of_first else ""
+        verdict = self.goal.verdict(value)
+        return f"{self.goal.sense} {self.goal.value:g}{unit}", verdict if verdict == MET else f"{verdict}{unit}"
 
     def quartiles(self):
         """The lower and the upper one of ratios()."""

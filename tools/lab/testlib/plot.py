@@ -52,7 +52,9 @@ def ratios(comparison):
     """A comparison: a dot for each round's ratio, a box for the quartiles, a line for the ratio of the medians,
     and a dashed one for the goal."""
     found, whole, (lower, upper) = comparison.ratios(), comparison.ratio(), comparison.quartiles()
-    marks = found + [whole, 1.0] + ([comparison.goal.value] if comparison.goal else [])
+    # that of the first leg has no place among ratios
+    goal = None if comparison.goal and comparison.goal.of_first else comparison.goal
+    marks = found + [whole, 1.0] + ([goal.value] if goal else [])
     room = (max(marks) - min(marks)) / 20
     scale = Scale(min(marks) - room, max(marks) + room, LEFT, WIDTH - RIGHT)
     parts = [f'<rect class="quartiles" x="{scale.at(lower):.1f}" y="14" '
@@ -63,10 +65,10 @@ def ratios(comparison):
     parts += [f'<circle cx="{scale.at(ratio):.1f}" cy="{22 + 8 * (n % 3)}" r="3" fill="{COLOURS[0]}"/>'
               for n, ratio in enumerate(found)]
     parts.append(line(scale.at(whole), 10, scale.at(whole), 50, COLOURS[1], 'class="ratio" stroke-width="2"'))
-    if comparison.goal:
-        at = scale.at(comparison.goal.value)
+    if goal:
+        at = scale.at(goal.value)
         parts.append(line(at, 6, at, 52, "#444", 'class="goal" stroke-dasharray="4 3"'))
-        parts.append(text(at, 8, f"goal {comparison.goal.sense} {comparison.goal.value:g}"))
+        parts.append(text(at, 8, f"goal {goal.sense} {goal.value:g}"))
     return svg(78, parts)
 
 

@@ -25,7 +25,8 @@ PROPS = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024,
 SECONDS = 5 if tap.long_form() else 1
 # in thirds: the parents in the order of the functions, of each third of the rounds
 ORDERS = [LEGS[n:] + LEGS[:n] for n in range(len(LEGS))]
-ROUNDS = tap.parameter("rounds", 12 if tap.long_form() else 3)
+# each of the orders has as many
+ROUNDS = -(-tap.parameter("rounds", 12 if tap.long_form() else 3) // len(ORDERS)) * len(ORDERS)
 # echoes of a round: one after the other, and so many under way at a time
 PINGS = 500 if tap.long_form() else 100
 FLOOD, UNDER_WAY = (20000, 64) if tap.long_form() else (4000, 64)

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from cli import bench as report
 from cli import runner, tests
 from testlib import bench, plot, tap
-from testlib.bench import at_least, at_most
+from testlib.bench import at_least, at_most, first_at_most
 
 LEGS = "ours", "<theirs>"
 # rounds of both legs: ratios 1.0, 0.5, 1.1, 0.9, 1.2
@@ -68,6 +68,11 @@ def statistics():
     goals = (at_least(0.97), 0.97), (at_least(0.97), 0.9), (at_most(0.5), 0.4), (at_most(0.5), 0.75)
     t.equal([goal.verdict(ratio) for goal, ratio in goals],
             ["met", "missed by 0.07", "met", "missed by 0.25"], "a goal is met, or by how much it is missed")
+    # the first leg's median is 11
+    t.equal([fill(bench.Comparison("wait", "ms", LEGS, goal)).judged()
+             for goal in (first_at_most(10), first_at_most(11), at_most(1), None)],
+            [("<= 10 ms", "missed by 1 ms"), ("<= 11 ms", "met"), ("<= 1", "missed by 0.1"), ("-", "")],
+            "a goal is one of the ratio, or of what the first leg took")
 
 
 def plots():
