@@ -12,6 +12,8 @@ MIGRATION_SECONDS = 240
 # a sync of the log, which tells how many pages the device has dirtied since the last one
 PAGES_EVENT = "vhost_vdpa_log_sync"
 BANDWIDTH = 128 << 20
+# between two questions: L2's QEMU takes the time for an answer from L2
+POLL_SECONDS = 0.2
 ENDED = ("completed", "failed", "cancelled")
 
 
@@ -50,7 +52,7 @@ def wait_migrated(conn):
             raise LabError(f"migration {info['status']}: {info.get('error-desc', 'no reason is given')}")
         if time.monotonic() > end:
             raise LabError(f"migration not completed within {MIGRATION_SECONDS} s: {info}")
-        time.sleep(0.05)
+        time.sleep(POLL_SECONDS)
 
 
 class Migration:
@@ -104,7 +106,7 @@ class Migration:
             if time.monotonic() > end:
                 self.cmd("migrate_cancel")
                 raise LabError(f"migration not {' or '.join(states)} within {seconds} s: {info}")
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
 
     def finish(self):
         """Wait for its good end; the source's QEMU ends. What it took."""
@@ -114,7 +116,7 @@ class Migration:
             if time.monotonic() > end:
                 raise LabError(f"L2 did not run on in {self.dst.name}, it is {status}: "
                                f"{l2.complaint(self.dst)}")
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         suspends = self.src.events("virtio_lm_suspend", since=self.begin)
         enables = self.dst.events("virtio_lm_queue_enabled", since=self.begin)
         unserved = (enables[-1][0] - suspends[-1][0]) * 1000 if suspends and enables else -1
