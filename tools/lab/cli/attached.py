@@ -17,7 +17,7 @@ from .steps import RUN, outside
 
 TAIL = 40
 # for an L1 to answer
-STATUS_SECONDS = 60
+STATUS_SECONDS = 20
 
 
 def where_l2_is(lab):

@@ -102,6 +102,11 @@ is "exec: keeps stderr apart" "$("$lab" --lab "$name" exec l1a sh -c 'echo err >
 is "up: refuses when it is up" $? 1
 "$lab" --lab "$name" exec l1z true 2>/dev/null
 is "exec: refuses an L1 that does not exist" $? 1
+"$lab" --lab "$name" qmp l1a stop >&2
+is "status: an L1 that hangs does not hold it up" "$("$lab" --lab "$name" status | sed 's/, .*; /; /')" \
+	'l1a: not answering; L2: unknown'
+"$lab" --lab "$name" qmp l1a cont >&2
+is "status: it answers again" "$("$lab" --lab "$name" status | sed 's/up .*; /up; /')" 'l1a: up; L2: none'
 "$lab" --lab "$name" down >&2
 gone
 ok $? "down: nothing is left"
@@ -130,6 +135,24 @@ for sig in INT TERM HUP KILL; do
 	gone
 	ok $? "SIG$sig in the foreground: nothing is left"
 done
+
+# as a terminal does it: to all of its processes
+said=/tmp/$name.demo
+env --default-signal LM_TEST="$name" setsid "$lab" demo "$@" >"$said" 2>&1 &
+job=$!
+for _ in $(seq 600); do
+	! grep -q 'l1a is up after' "$said" || break
+	sleep 0.2
+done
+grep -q 'l1a is up after' "$said"
+ok $? "demo: has an L1 that is up"
+kill -s INT -- "-$job"
+wait "$job"
+is "Ctrl-C: a demonstration ends with the status of SIGINT" $? 130
+grep -q '^logs: ' "$said"
+ok $? "and says where its logs are"
+gone
+ok $? "and nothing is left"
 
 rm -r "/virtio-lm/cache/labs/$name"
 finish
