@@ -155,4 +155,15 @@ gone
 ok $? "and nothing is left"
 
 rm -r "/virtio-lm/cache/labs/$name"
+
+# a cache of its own, which a setup works in
+cache=/tmp/$name.cache
+mkdir -p "$cache/runs"
+is "distclean: refuses while a setup is at work" \
+	"$(flock "$cache/setup.lock" env VIRTIO_LM_CACHE="$cache" "$lab" distclean 2>&1)" \
+	"virtio-lm: a setup is at work in $cache: end it first"
+[ -d "$cache/runs" ]
+ok $? "and removes nothing then"
+env VIRTIO_LM_CACHE="$cache" "$lab" distclean >&2 && [ ! -e "$cache" ]
+ok $? "distclean: nothing of the cache is left"
 finish
