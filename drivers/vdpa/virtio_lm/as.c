@@ -159,8 +159,8 @@ static bool virtio_lm_uses_dma_api(struct virtio_lm_vdpa *vlm)
  * virtio_lm_attach - give the device the address space that it is to reach
  * @vlm: the vDPA device, whose lock is held, and which does not run
  *
- * If that fails, the device would reach the kernel's own memory. So it needs a reset, and cannot be
- * started before one that succeeds in this. May sleep.
+ * If that fails, the device would reach the kernel's own memory. So it loses bus mastering, needs a
+ * reset, and cannot be started before one that succeeds in this. May sleep.
  *
  * Return: 0, -ENOTSUPP if the IOMMU is not cache coherent or there is none, -EINVAL if the function
  *	   shares its IOMMU group, or another errno
@@ -181,6 +181,7 @@ int virtio_lm_attach(struct virtio_lm_vdpa *vlm)
 	virtio_lm_detach(vlm);
 	ret = as ? virtio_lm_attach_as(vlm, as) : 0;
 	if (ret) {
+		pci_clear_master(vlm->func->mdev.pci_dev);
 		dev_err_ratelimited(&vlm->vdpa.dev, "cannot attach its IOMMU domain (%d)\n", ret);
 		vlm->needs_reset = true;
 	}
@@ -439,8 +440,9 @@ static int virtio_lm_map_logged(struct virtio_lm_vdpa *vlm, u64 iova, u64 size, 
  * Each page is held until it is unmapped. The lock of the vDPA device is not taken: the lock of the
  * VMM's memory is held, and must not wait for a device. May sleep.
  *
- * Return: 0, -EINVAL if there is no such address space or @size is 0, -ENOMEM, or another errno of
- *	   vhost_iotlb_add_range() or iommu_map(); after an error nothing is mapped
+ * Return: 0, -EINVAL if there is no such address space, @size is 0 or @perm is none of these,
+ *	   -ENOMEM, or another errno of vhost_iotlb_add_range() or iommu_map(); after an error
+ *	   nothing is mapped
  */
 int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64 size, u64 pa,
 		      u32 perm, void *opaque)
@@ -449,7 +451,8 @@ int virtio_lm_dma_map(struct vdpa_device *vdpa, unsigned int asid, u64 iova, u64
 	struct vhost_iotlb *as;
 	int ret;
 
-	if (asid >= VIRTIO_LM_NUM_AS || !size)
+	/* No IOMMU maps what nobody may use: later, it would keep the device from this space */
+	if (asid >= VIRTIO_LM_NUM_AS || !size || !(perm & VHOST_ACCESS_RW))
 		return -EINVAL;
 	as = &vlm->as[asid];
 
@@ -532,12 +535,13 @@ int virtio_lm_reset_map(struct vdpa_device *vdpa, unsigned int asid)
  * @group: the group
  * @asid: the address space
  *
- * Of a running device it would move its rings and buffers, of one that logs the bitmap. If the
- * device cannot be given the other address space, it needs a reset, see virtio_lm_attach(). May
- * sleep.
+ * Of a running device it would move its rings and buffers, of one that logs the bitmap. A start
+ * that failed half way has left queues enabled in the device, which would reach the kernel's own
+ * memory on the way. If the device cannot be given the other address space, it needs a reset, see
+ * virtio_lm_attach(). May sleep.
  *
- * Return: 0, -EINVAL if there is no such group or address space, -EBUSY if the device runs or logs,
- *	   or as virtio_lm_attach(); the group is bound as before then
+ * Return: 0, -EINVAL if there is no such group or address space, -EBUSY if the device runs or logs
+ *	   or needs a reset, or as virtio_lm_attach(); the group is bound as before then
  */
 int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsigned int asid)
 {
@@ -550,7 +554,8 @@ int virtio_lm_set_group_asid(struct vdpa_device *vdpa, unsigned int group, unsig
 
 	guard(mutex)(&vlm->lock);
 
-	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->ranges)
+	if (vlm->status & VIRTIO_CONFIG_S_DRIVER_OK || vlm->ranges ||
+	    (group == VIRTIO_LM_GROUP_DATA && vlm->needs_reset))
 		return -EBUSY;
 	old = vlm->group_asid[group];
 	vlm->group_asid[group] = asid;

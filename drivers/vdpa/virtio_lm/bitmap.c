@@ -50,7 +50,8 @@ static int virtio_lm_try_page(struct iommu_domain *domain, u64 iova)
  * @vlm: the vDPA device, whose as_lock is held
  * @domain: the IOMMU domain of that, attached
  *
- * Whatever the IOMMU says, it is where a page can be mapped.
+ * Whatever the IOMMU says, it is where a page can be mapped. A lack of memory says nothing of that:
+ * the bitmap would be elsewhere than before, where the VMM may have something mapped.
  *
  * Return: 0, or an errno of iommu_map()
  */
@@ -60,7 +61,7 @@ int virtio_lm_place_bitmap(struct virtio_lm_vdpa *vlm, struct iommu_domain *doma
 	u64 last, size;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(virtio_lm_iova_bits) && ret; i++) {
+	for (i = 0; i < ARRAY_SIZE(virtio_lm_iova_bits) && ret && ret != -ENOMEM; i++) {
 		last = BIT_ULL(virtio_lm_iova_bits[i]) - 1;
 		if (domain->geometry.force_aperture)
 			last = min_t(u64, domain->geometry.aperture_end, last);

@@ -154,6 +154,43 @@ TEST_F_TIMEOUT(groups, no_group_is_moved_while_the_device_runs, TEST_SECONDS)
 	EXPECT_EQ(VIRTIO_NET_ERR, command(&self->cq));
 }
 
+/*
+ * A start that fails may have left queues enabled in the device. Their group stays in its space
+ * until a reset: on the way to another one the device may be in none.
+ */
+TEST_F_TIMEOUT(groups, no_group_is_moved_after_a_start_that_failed, TEST_SECONDS)
+{
+	struct vq *queues[] = { &self->rx, &self->tx, &self->cq };
+	struct vdpa *v = &self->v, *w = &self->w;
+	size_t i;
+
+	ASSERT_EQ(0, map(w, 1));
+	/* There is no control virtqueue with these features */
+	ASSERT_EQ(0, vdpa_negotiate(v, BIT_ULL(VIRTIO_F_VERSION_1) |
+				    BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)));
+	for (i = 0; i < ARRAY_SIZE(queues); i++) {
+		ASSERT_EQ(0, vq_setup(queues[i], 0));
+		ASSERT_EQ(0, vq_enable(queues[i], true));
+	}
+	ASSERT_EQ(0, vdpa_set_status(v, CTRL_DRV_OK));
+	if (vdpa_get_status(v) & VIRTIO_CONFIG_S_DRIVER_OK)
+		SKIP(return, "%s (%s) lacks: a start that such a queue fails", v->name, v->parent);
+	ASSERT_EQ(0, ctrl_needs_reset(v));
+	EXPECT_EQ(-EBUSY, set_group_asid(v, self->data, 1));
+	ASSERT_EQ(0, vdpa_reset(v));
+	EXPECT_EQ(0, set_group_asid(v, self->data, 1));
+}
+
+/* A mapping that gives no access is refused, or does no harm */
+TEST_F_TIMEOUT(groups, a_mapping_without_access_keeps_nobody_from_its_space, TEST_SECONDS)
+{
+	struct vdpa *v = &self->v;
+
+	vdpa_iotlb_asid(v, 1, VHOST_IOTLB_UPDATE, v->iova + v->mem_size, PAGE, v->mem, 0);
+	EXPECT_EQ(0, set_group_asid(v, self->data, 1));
+	EXPECT_EQ(0, set_group_asid(v, self->data, 0));
+}
+
 /* Both work at the same addresses, each in its own memory, whichever space has which */
 TEST_F_TIMEOUT(groups, each_group_uses_the_space_it_is_bound_to, TEST_SECONDS)
 {
