@@ -9,7 +9,7 @@ among its first:
 * variants: the kernels of its L1s: stock, and those of kernels.VARIANTS. Without one it boots none;
 * needs: what is made for it alone, of NEEDS below;
 * form: both, or long for a test that only the long form has, or its name; asked for one that is run only where
-  its name or its group is asked for: a benchmark, of group bench.
+  its name or its group is asked for. A benchmark, of group bench, is asked; or long, if only the full form has it.
 
 A test of more than one variant is run once for each: `migration` and `migration-debug`.
 
@@ -101,8 +101,8 @@ def choose(names, groups, variants, long):
             raise UsageError(f"there is no test {name}; lab check --list shows those that there are")
         chosen += same
     if not names:
-        chosen = [test for test in tests.values() if test.form == "both" or long and test.form == "long"
-                  or groups and test.form == "asked"]
+        forms = {"both": True, "long": long, "asked": groups}
+        chosen = [test for test in tests.values() if forms[test.form] and (groups or test.group != "bench")]
     chosen = [test for test in chosen if (not groups or test.group in groups)
               and (not variants or (test.variant or "none") in variants)]
     if not chosen:

@@ -36,10 +36,9 @@ def order(legs, rounds):
 
 
 class Goal(typing.NamedTuple):
-    """What a ratio should be at least, or at most."""
+    """What a ratio should be at least, or at most; or, if of_first, the first leg's median."""
     sense: str      # ">=" or "<="
     value: float
-    # not the ratio, but the first leg's median
     of_first: bool = False
 
     def verdict(self, value):

@@ -153,12 +153,14 @@ def runs():
     known = tests.find()
     benchmarks = {name for name, test in known.items() if test.group == "bench"}
     t.ok(benchmarks, f"there are benchmarks: {' '.join(sorted(benchmarks))}")
-    t.equal({known[name].form for name in benchmarks}, {"asked"}, "each is run only if it is asked for")
+    t.equal({known[name].form for name in benchmarks}, {"asked", "long"}, "none is run unasked")
     for long in False, True:
         chosen = {test.name for test in tests.choose([], None, None, long)}
         t.equal(benchmarks & chosen, set(), f"lab check{' --long' * long} has none of them")
-    chosen = {test.name for test in tests.choose([], ["bench"], None, False)}
+    chosen = {test.name for test in tests.choose([], ["bench"], None, True)}
     t.equal(chosen, benchmarks, "lab bench has all of them")
+    chosen = {test.name for test in tests.choose([], ["bench"], None, False)}
+    t.equal(chosen, {name for name in benchmarks if known[name].form == "asked"}, "lab bench --quick some")
     some = [known[name] for name in benchmarks] + [known["bench"]]
     t.equal(runner.Runner(some, {"long": True}, False).jobs, 1, "and one at a time, whatever else is asked for")
     t.equal(runner.Runner([known["bench"]], {"long": True}, False).jobs, 2, "of other tests there are two")

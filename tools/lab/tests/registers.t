@@ -5,16 +5,13 @@
 them: with one, two and four pairs of queues. What grows with queues grows by the same for each, and what need
 not grow does not. There is no clock in it."""
 import collections
-import select
-import subprocess
 
 from testlib import tap
 from testlib.registers import LM, MSIX, Registers
+from testlib.steps import counted
 from vlm import l2
-from vlm.l1 import LabError
 
 PAIRS = 1, 2, 4
-SECONDS = 240
 READ, WRITE = "r", "w"
 
 # Of each operation: (what for, area, read or write, accesses, those for each queue of the pairs besides). The
@@ -111,44 +108,6 @@ EXPECTED = {
         ("a look at LM_CAPS", LM, READ, 1, 0),
     ),
 }
-# the first reset and the last one are different: there is something to stop at the last
-ORDER = ("features", "queues", "start", "status", "config", "log_start", "log_read", "log_stop", "command",
-         "suspend", "get_state", "set_state", "resume", "reset")
-
-
-class Steps:
-    """vdpa_step in an L1, on its device."""
-
-    def __init__(self, l1):
-        self.proc = l1.popen(["env", f"VDPA_DEV={l2.NODE}", f"{l1.config.tools}/kselftest/vdpa_step"], text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    def step(self, name):
-        """Take one."""
-        self.proc.stdin.write(f"{name}\n")
-        self.proc.stdin.flush()
-        said = self.proc.stdout.readline() if select.select([self.proc.stdout], [], [], SECONDS)[0] else ""
-        if said != f"{name}=0\n":
-            raise LabError(f"step {name}: want {name}=0, have {said.strip() or 'nothing'}")
-
-    def end(self):
-        """The last one."""
-        self.step("close")
-        self.proc.communicate(timeout=SECONDS)
-
-
-def measure(l1, registers, pairs):
-    """Each step's accesses, by its name."""
-    add = f"vdpa dev add name vdpa0 mgmtdev pci/{l1.pci(0)} mac {l2.MAC} max_vqp {pairs}"
-    counts = {"dev add": registers.count(lambda: l1.sh(add))}
-    steps = Steps(l1)
-    steps.step("open")
-    steps.step("reset")
-    for name in ORDER:
-        counts[name] = registers.count(lambda: steps.step(name))
-    steps.end()
-    counts["dev del"] = registers.count(lambda: l1.sh("vdpa dev del vdpa0"))
-    return counts
 
 
 def expected(name, pairs):
@@ -170,7 +129,7 @@ with tap.Tap() as t, tap.make_lab(queues=max(PAIRS), device_props="iommu_platfor
     t.equal(l2.take_over(l1), l2.NODE, "the driver takes the function over")
     l1.sh("vdpa dev del vdpa0")
     registers = Registers(l1)
-    measured = {pairs: measure(l1, registers, pairs) for pairs in PAIRS}
+    measured = {pairs: counted(l1, registers, pairs) for pairs in PAIRS}
     for name in EXPECTED:
         counts = {pairs: measured[pairs][name] for pairs in PAIRS}
         for pairs in PAIRS:

@@ -14,12 +14,17 @@
 
 #define UNPIN_MS	5000
 
-static uint64_t now_ms(void)
+uint64_t now_us(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000ULL + t.tv_nsec / 1000000;
+	return t.tv_sec * 1000000ULL + t.tv_nsec / 1000;
+}
+
+static uint64_t now_ms(void)
+{
+	return now_us() / 1000;
 }
 
 /* @ms from now, longer where VDPA_TIMEOUT_SCALE says that the machine is slow */

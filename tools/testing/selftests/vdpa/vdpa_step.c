@@ -4,8 +4,8 @@
  *
  * For tests that look at what one step costs: what the driver does at other times is not
  * to be counted with it. A line is the name of a step, one of steps[] below. The answer is
- * "STEP=ERRNO", 0 if all is well. Each step is done to all virtqueues of the device, of which
- * the last is the control virtqueue.
+ * "STEP=ERRNO us=TIME": 0 if all is well, and how many microseconds it took. Each step is done
+ * to all virtqueues of the device, of which the last is the control virtqueue.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -201,6 +201,7 @@ static const struct {
 int main(void)
 {
 	static struct run run;
+	uint64_t began;
 	char line[32];
 	size_t i;
 	int ret;
@@ -219,8 +220,10 @@ int main(void)
 			fprintf(stderr, "vdpa_step: there is no step %s\n", line);
 			return 2;
 		}
+		began = now_us();
 		ret = steps[i].run(&run);
-		printf("%s=%d\n", line, ret < 0 ? -ret : 0);
+		printf("%s=%d us=%llu\n", line, ret < 0 ? -ret : 0,
+		       (unsigned long long)(now_us() - began));
 		fflush(stdout);
 	}
 	return 0;

@@ -142,6 +142,7 @@ int vdpa_write_file(const char *path, const char *text);
 int vdpa_pinned_pages(void);
 int vdpa_unpinned(int before);
 
+uint64_t now_us(void);
 uint64_t deadline(unsigned int ms);
 bool expired(uint64_t deadline);
 int wait_readable(int fd, uint64_t deadline);
