@@ -24,6 +24,8 @@ NAMES = {LOG: "device log", SVQ: "shadow virtqueues"}
 COPYING = "while memory is copied", "idle"
 # bytes per second: so few that memory is copied for as long as there is something to measure
 SLOW, FAST = 1 << 20, 128 << 20
+# QEMU's own downtime limit, and a short one, in ms
+LIMIT, SHORT = 300, 20
 # of each measurement
 SECONDS = 5 if tap.long_form() else 3
 ROUNDS = tap.parameter("rounds", 6 if tap.long_form() else 2)
@@ -38,19 +40,26 @@ PROPS = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024"
 
 @dataclasses.dataclass
 class Case:
-    """What an L2 is like: memory in MiB, the part of it in percent that it keeps dirtying, pairs of queues."""
+    """What an L2 is like: memory in MiB, the part of it in percent that it keeps dirtying, pairs of queues; and how
+    long QEMU may stop it, in ms. As soon as all that is left can be sent in that time, QEMU does stop it."""
     memory: int
     dirtied: int = 0
     pairs: int = 1
+    limit: int = LIMIT
 
     def __str__(self):
-        return f"{self.memory} MiB, {self.dirtied} % dirtied, {self.pairs} pair{'s' * (self.pairs > 1)}"
+        return (f"{self.memory} MiB, {self.dirtied} % dirtied, {self.pairs} pair{'s' * (self.pairs > 1)}"
+                + f", limit of {self.limit} ms" * (self.limit != LIMIT))
+
+    def file(self):
+        """The name of its traffic's log."""
+        return f"traffic.{self.memory}.{self.dirtied}.{self.pairs}.{self.limit}"
 
 
 CASES = [Case(128)]
 if tap.long_form():
-    CASES += [Case(512), Case(1024), Case(2048), Case(512, pairs=2), Case(512, pairs=4), Case(512, 10),
-              Case(512, 50)]
+    CASES += [Case(512), Case(1024), Case(2048), Case(128, limit=SHORT), Case(2048, limit=SHORT),
+              Case(512, pairs=2), Case(512, pairs=4), Case(512, 10), Case(512, 50)]
 # what the ways are compared by: (name of the value, what it is, unit, goal)
 FIGURES = (
     ("interruptions", "all times without a device, together", "ms", at_most(0.5)),
@@ -118,14 +127,14 @@ def cancelled(src, dst, traffic, nic):
     return stopped
 
 
-def migrated(src, dst, traffic, nic):
+def migrated(src, dst, traffic, nic, limit):
     """A migration: the load meanwhile, its values, its phases (from, to, what), and when it was over."""
     with Migration(src, dst, nic=nic, max_bandwidth=SLOW) as migration:
         migration.wait("active")
         # what begins a migration is over before there is load
         time.sleep(SETTLE_SECONDS)
         meanwhile, marks = load(traffic)
-        migration.cmd("migrate-set-parameters", max_bandwidth=FAST)
+        migration.cmd("migrate-set-parameters", max_bandwidth=FAST, downtime_limit=limit)
         moved = migration.finish()
         traffic.wait_both_ways()
         end = time.time()
@@ -162,7 +171,7 @@ def run(lab, case, kept):
         l2.take_over(l1)
     l2.start(src, nic=nics[sequence[0][1]])
     l2.wait_up(src)
-    traffic = Traffic(lab, f"traffic.{case.memory}.{case.dirtied}.{case.pairs}", case.pairs, phases.STEP_MS)
+    traffic = Traffic(lab, case.file(), case.pairs, phases.STEP_MS)
     traffic.wait_both_ways()
     if case.pairs > 1:
         # with one vCPU it takes one of them by itself
@@ -176,7 +185,7 @@ def run(lab, case, kept):
         found["cancelled"].add(number, NAMES[way], cancelled(src, dst, traffic, nics[following]))
         # one of two times before, and one of two times after
         idle = load(traffic)[0] if number % 2 == 0 else None
-        copying, values, marks, end = migrated(src, dst, traffic, nics[following])
+        copying, values, marks, end = migrated(src, dst, traffic, nics[following], case.limit)
         if number == 0 and case == CASES[0]:
             time.sleep(1)
             kept.pictures.append(phases.picture(traffic, marks, end, f"One migration by {NAMES[way]}"))

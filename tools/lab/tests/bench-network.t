@@ -46,9 +46,8 @@ def spaces(l1):
         name = f"f{n}"
         l1.sh(f"ip netns add {name}; dev=$(ls /sys/bus/pci/devices/{l1.pci(n)}/virtio*/net); "
               f"ip link set $dev netns {name}; ip -n {name} addr add {net.DATA}{21 + n}/24 dev $dev; "
-              f"ip -n {name} link set $dev up; "
-              f"for irq in /sys/bus/pci/devices/{l1.pci(n)}/msi_irqs/*; do "
-              f"echo 1 >/proc/irq/${{irq##*/}}/smp_affinity; done")
+              f"ip -n {name} link set $dev up")
+        l1.one_cpu(n)
 
 
 def iperf(l1, space, *words):

@@ -76,6 +76,12 @@ class L1:
         port = f"/sys/bus/pci/devices/0000:00:{ROOT_PORT + function:02x}.0"
         return self.sh(f"cd {port} && ls -d 0000:??:??.? | tail -n 1").strip()
 
+    def one_cpu(self, function):
+        """Have the interrupts of a vdpa function on the first CPU: which one gets them is the kernel's choice,
+        and depends on what others have."""
+        self.sh(f"for irq in /sys/bus/pci/devices/{self.pci(function)}/msi_irqs/*; do "
+                "echo 1 >/proc/irq/${irq##*/}/smp_affinity; done")
+
     def command_line(self):
         """L0's QEMU for this L1; Documentation/lab.rst says why each part is needed."""
         c = self.config
