@@ -145,6 +145,48 @@ static void test_suspend_chain_in_flight(const void *variant)
     lm_free(t);
 }
 
+static void lm_set_link(LMTest *t, bool up)
+{
+    qtest_qmp_assert_success(t->qts, "{'execute': 'set_link', 'arguments':"
+                             " {'name': 'net0', 'up': %i}}", up);
+}
+
+/*
+ * Without a link, what is available is dropped at a kick. Not past a packet
+ * that is in flight: it would go back to where the last one came from.
+ */
+static void test_suspend_no_link_in_flight(const void *variant)
+{
+    LMTest *t = lm_new_started(variant);
+    LMQueue *q = &t->vq[LM_TX];
+    unsigned sent = lm_block_backend(t, 0, 1), num = sent + 1, i;
+    uint16_t id;
+    uint32_t len;
+
+    lm_set_link(t, false);
+    for (i = 0; i < 3; i++) {
+        lm_add_tx(t, 60, num++, 1);
+        lm_kick(q);
+        lm_settle(t);
+    }
+    lm_suspend(t);
+    g_assert_cmphex(lm_ring_state(t, LM_TX), ==, lm_driver_state(q));
+    g_assert_false(lm_get_used(q, &id, &len));
+
+    lm_set_link(t, true);
+    for (i = 0; i < sent; i++) {
+        lm_expect_tx(t, 60, i);
+    }
+    lm_resume(t);
+    lm_tx_timer(t);
+    for (; i < num; i++) {
+        lm_expect_tx(t, 60, i);
+        lm_next_used(q, &len);
+    }
+    lm_expect_no_tx(t);
+    lm_free(t);
+}
+
 /* Scheduled and not sent yet, a packet is sent after the resume */
 static void lm_assert_pending(LMTest *t)
 {
@@ -666,12 +708,6 @@ static void test_state_of_broken_device(const void *variant)
 
 /* Link state */
 
-static void lm_set_link(LMTest *t, bool up)
-{
-    qtest_qmp_assert_success(t->qts, "{'execute': 'set_link', 'arguments':"
-                             " {'name': 'net0', 'up': %i}}", up);
-}
-
 static bool lm_link_up(LMTest *t)
 {
     return qtest_readw(t->qts, t->config +
@@ -749,6 +785,8 @@ void lm_add_suspend_tests(void)
     lm_add_per_variant("suspend/tx-in-flight", test_suspend_tx_in_flight);
     lm_add_per_variant("suspend/chain-in-flight",
                        test_suspend_chain_in_flight);
+    lm_add_per_variant("suspend/no-link-in-flight",
+                       test_suspend_no_link_in_flight);
     qtest_add_func("/virtio-lm/suspend/timer-waits", test_timer_waits);
     qtest_add_func("/virtio-lm/suspend/bottom-half-waits",
                    test_bottom_half_waits);
