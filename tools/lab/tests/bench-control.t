@@ -3,16 +3,16 @@
 # lab: group=bench cost=300 variants=stock form=asked
 """What grows with the number of queues: the calls of a VMM's life on a vDPA device of four pairs of queues,
 against one of one pair of the same function. Each call's accesses to registers are counted; the full form measures
-its time, too, and how long it takes to make and to delete a device with as many pairs as a tap has, against one of
-one pair."""
+its time, too, and how long it takes to make and to delete a device of 64 pairs, against one of one pair."""
 from testlib import bench, steps, tap
 from testlib.bench import at_most
 from testlib.registers import MSIX, Registers
 from vlm import l2
 
 FEW = 4, 1
-# of a tap: MAX_TAP_QUEUES of Linux. Each of two vCPUs has some 200 interrupt vectors, too few for them
-MANY, CPUS = (256, 1), 4
+# A tap has 256, MAX_TAP_QUEUES of Linux. But vhost-vdpa of 6.12 asks for all virtqueues of a device in one piece
+# of memory, which for those of 128 pairs is more than there can be
+MANY = 64, 1
 # the same each time
 COUNTS = 2
 ROUNDS = tap.parameter("rounds", 20)
@@ -72,7 +72,7 @@ with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(":")[0] + ".")
             run(kept, steps.TIMED, "us", FEW, ROUNDS, lambda pairs: steps.timed(l1, pairs))
         t.clean_logs(lab)
     if tap.long_form():
-        with tap.make_lab(queues=max(MANY), device_props=PROPS, cpus=CPUS) as lab:
+        with tap.make_lab(queues=max(MANY), device_props=PROPS) as lab:
             l1 = lab.l1s[0]
             taken(l1)
             run(kept, (MADE, DELETED), "us", MANY, ROUNDS, lambda pairs: made(l1, pairs))
