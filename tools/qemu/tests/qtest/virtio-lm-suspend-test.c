@@ -76,6 +76,22 @@ static void test_suspend_idle(const void *variant)
     lm_free(t);
 }
 
+/* Resumed, the device sends packets @i to @num, each once and in order */
+static void lm_resume_sends(LMTest *t, unsigned i, unsigned num)
+{
+    LMQueue *q = &t->vq[LM_TX];
+    uint32_t len;
+
+    lm_resume(t);
+    lm_tx_timer(t);
+    for (; i < num; i++) {
+        lm_expect_tx(t, 60, i);
+        lm_next_used(q, &len);
+    }
+    lm_expect_no_tx(t);
+    g_assert_cmphex(lm_ring_state(t, LM_TX), ==, lm_driver_state(q));
+}
+
 /*
  * A backend that takes no more: one packet is in flight, more are available.
  * Suspended, the device has none; resumed, each is sent once and in order.
@@ -118,14 +134,7 @@ static void lm_suspend_in_flight(LMTest *t, unsigned segs)
     lm_assert_untouched(t);
     g_assert_cmphex(lm_ring_state(t, LM_TX), ==, lm_driver_state(q));
 
-    lm_resume(t);
-    lm_tx_timer(t);
-    for (; i < num; i++) {
-        lm_expect_tx(t, 60, i);
-        lm_next_used(q, &len);
-    }
-    lm_expect_no_tx(t);
-    g_assert_cmphex(lm_ring_state(t, LM_TX), ==, lm_driver_state(q));
+    lm_resume_sends(t, i, num);
 }
 
 static void test_suspend_tx_in_flight(const void *variant)
@@ -177,13 +186,7 @@ static void test_suspend_no_link_in_flight(const void *variant)
     for (i = 0; i < sent; i++) {
         lm_expect_tx(t, 60, i);
     }
-    lm_resume(t);
-    lm_tx_timer(t);
-    for (; i < num; i++) {
-        lm_expect_tx(t, 60, i);
-        lm_next_used(q, &len);
-    }
-    lm_expect_no_tx(t);
+    lm_resume_sends(t, i, num);
     lm_free(t);
 }
 
