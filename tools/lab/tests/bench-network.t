@@ -6,15 +6,13 @@ functions of one L1, of which one has vdpa=on and one has not, are used by L1's 
 directions, small packets in both directions, round trips. Every second round has two others. All have their
 interrupts on one of L1's CPUs. A fifth one is used through vhost-vdpa with the log on and off in turn: frames that
 are sent, and frames that are received."""
+import contextlib
 import json
 import re
-import socket
 import statistics
 import subprocess
-import threading
-import time
 
-from testlib import bench, tap
+from testlib import bench, frames, tap
 from testlib.bench import at_least, at_most
 from vlm import l2, net
 from vlm.l1 import LabError, die_with_parent
@@ -26,8 +24,6 @@ PROPS = "iommu_platform=on,ats=on"
 SECONDS = 5 if tap.long_form() else 1
 ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 4)
 LOG_LEGS = "log on", "log off"
-# what L0 sends to be received: frames of that length, so many in a burst, a burst each millisecond
-LONG, BURST = 1500, 48
 # bytes of a small packet's payload, and pings of a round
 SMALL = 64
 PINGS = 500 if tap.long_form() else 100
@@ -99,31 +95,7 @@ MEASURED = (
 )
 
 
-class Sender(threading.Thread):
-    """Sends frames to a function, from L0, until it is ended."""
-
-    def __init__(self, mac):
-        super().__init__(daemon=True)
-        mac = bytes.fromhex(mac.replace(":", ""))
-        # of an EtherType that is for experiments
-        self.frame = (mac + bytes.fromhex("02000000000188b5")).ljust(LONG, b"x")
-        self.on = True
-
-    def run(self):
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
-            sock.bind(("br0", 0))
-            while self.on:
-                for _ in range(BURST):
-                    sock.send(self.frame)
-                time.sleep(0.001)
-
-    def end(self):
-        """No more."""
-        self.on = False
-        self.join()
-
-
-def frames(l1, node, what, leg):
+def rate(l1, node, what, leg):
     """Frames per second through vhost-vdpa."""
     log = ["log"] if leg == LOG_LEGS[0] else []
     done = l1.run(["env", f"VDPA_DEV={node}", f"{l1.config.tools}/kselftest/vdpa_rate", what, str(SECONDS), *log],
@@ -138,13 +110,9 @@ def with_log(l1, kept):
     node = l2.take_over(l1, len(USED), mac=None)
     for what in "send", "receive":
         comparison = kept.compare(f"vhost-vdpa: {what}, the log on", "1/s", LOG_LEGS, at_least(0.97))
-        sender = Sender(l1.mac(len(USED)))
-        if what == "receive":
-            sender.start()
-        for number, leg in bench.order(LOG_LEGS, ROUNDS):
-            comparison.add(number, leg, frames(l1, node, what, leg))
-        if what == "receive":
-            sender.end()
+        with frames.Sender(l1.mac(len(USED))) if what == "receive" else contextlib.nullcontext():
+            for number, leg in bench.order(LOG_LEGS, ROUNDS):
+                comparison.add(number, leg, rate(l1, node, what, leg))
         kept.save()
 
 
