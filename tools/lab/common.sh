@@ -45,7 +45,7 @@ need_package()
 }
 
 # step WHAT SECONDS COMMAND...: run COMMAND with its output in the run's log; say what is done, how long it
-# is expected to take and how long it took. cli/steps.py does the same in the tree
+# is expected to take and how long it took, which the run's file steps has. cli/steps.py does the same in the tree
 step()
 {
 	what=$1 expect=$2
@@ -55,10 +55,12 @@ step()
 	say "  $what (about $expect s) ..."
 	rc=0
 	"$@" >>"$log" 2>&1 || rc=$?
+	took=$(($(date +%s) - start))
 	if [ "$rc" = 0 ]; then
-		say "  $what: done in $(($(date +%s) - start)) s"
+		printf '%s\t%s\n' "$took" "$what" >>"$LM_RUN/steps"
+		say "  $what: done in $took s"
 	else
-		say "  $what: FAILED after $(($(date +%s) - start)) s, the end of $log:"
+		say "  $what: FAILED after $took s, the end of $log:"
 		tail -n 15 "$log" | sed 's/^/  | /' >&5
 	fi
 	return "$rc"

@@ -9,9 +9,12 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 
 from testlib import bench, plot
+
+from .steps import CACHE
 
 HEAD = ("what", "ratio", "quartiles", "rounds", "goal", "")
 COLUMNS = "{:84} {:>7} {:>15} {:>6} {:>8}  {}"
@@ -70,6 +73,28 @@ def accelerator(folder):
     return " and ".join(sorted(found)) or "none: no L1 has started"
 
 
+def costs(folder):
+    """What the lab itself takes: (what, how much). There is a line for each stage of the setup that was run: a cache
+    that has it all spares most of them."""
+    rows, labs = [], []
+    if os.path.exists(f"{folder}/steps"):
+        with open(f"{folder}/steps", encoding="utf-8") as file:
+            took = [line.rstrip("\n").split("\t") for line in file]
+        rows += [(f"setup: {what}", f"{seconds} s") for seconds, what in took]
+    # what each lab has left, as vlm/lab.py writes it
+    for path in sorted(glob.glob(f"{folder}/*/costs")):
+        with open(path, encoding="ascii") as file:
+            labs += [[float(word) for word in line.split()] for line in file]
+    if labs:
+        rows.append(("an L1 is up after, median", f"{statistics.median(ready for ready, *_ in labs):.1f} s"))
+        rows.append(("memory of an L1's QEMU, at most", f"{max(max(peaks) for _, *peaks in labs):.0f} MiB"))
+    sizes = subprocess.run(["du", "-sxm", *sorted(glob.glob(f"{CACHE}/*"))], stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL, text=True, check=False).stdout.splitlines()
+    sizes = sorted((line.split("\t") for line in sizes), key=lambda size: -int(size[0]))
+    rows += [(f"disk: {os.path.basename(path)}", f"{mib} MiB") for mib, path in sizes if int(mib)]
+    return [*rows, ("disk: all of the cache", f"{sum(int(mib) for mib, _ in sizes)} MiB")]
+
+
 def row(comparison):
     """Of the table. One that has no ratio says why."""
     try:
@@ -118,27 +143,28 @@ def section(name, what, complete, comparisons, pictures):
     return "\n".join(parts)
 
 
-def page(facts, kept):
+def page(facts, kept, taken):
     """The report."""
     body = ["<table>", *(cells("td", fact) for fact in facts), "</table>", f"<p>{METHOD}</p>",
-            *(section(*words) for words in kept)]
+            *(section(*words) for words in kept),
+            "<h2>The lab itself</h2>", "<table>", *(cells("td", cost) for cost in taken), "</table>"]
     return PAGE.format(title="virtio-lm: benchmarks", body="\n".join(body))
 
 
 def write(folder):
-    """All of it, in the run's folder. The lines of the table."""
-    facts, kept = conditions(folder), found(folder)
+    """All of it, in the run's folder. The lines for the terminal."""
+    facts, kept, taken = conditions(folder), found(folder), costs(folder)
     with open(f"{folder}/bench.html", "w", encoding="utf-8") as file:
-        file.write(page(facts, kept))
+        file.write(page(facts, kept, taken))
     figures = {name: {"complete": complete, "comparisons": [
         dict(dataclasses.asdict(comparison), ratio=row(comparison)[0]) for comparison in comparisons]}
         for name, _, complete, comparisons, _ in kept}
     with open(f"{folder}/bench.json", "w", encoding="utf-8") as file:
-        json.dump({"conditions": dict(facts), "benchmarks": figures}, file, indent=1)
+        json.dump({"conditions": dict(facts), "benchmarks": figures, "lab": dict(taken)}, file, indent=1)
     with open(f"{folder}/bench.csv", "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("benchmark", "what", "unit", "round", "leg", "value"))
         for name, _, _, comparisons, _ in kept:
             rows.writerows((name, c.what, c.unit, number + 1, leg, value)
                            for c in comparisons for number, leg, value in c.samples)
-    return table(kept)
+    return [*table(kept), "", *(f"{what:64} {value:>10}" for what, value in taken)]

@@ -11,6 +11,8 @@ import time
 RUN = "/virtio-lm/run"
 CACHE = "/virtio-lm/cache"
 SRC = "/virtio-lm/src"
+# a line for each step that has gone well: its seconds, a tab, what it is
+TOOK = f"{RUN}/steps"
 # the user is told how a step goes on that often, the first time soon
 FIRST_BEAT = 10
 BEAT = 60
@@ -69,6 +71,8 @@ def step(what, seconds, command, optional=False):
             say(f"  {what}: has said nothing for {SILENT_SECONDS} s, and is ended")
     took = f"{time.monotonic() - begin:.0f} s"
     if status == 0:
+        with open(TOOK, "a", encoding="utf-8") as file:
+            file.write(f"{time.monotonic() - begin:.0f}\t{what}\n")
         say(f"  {what}: done in {took}")
         return True
     if status == optional and optional is not True:

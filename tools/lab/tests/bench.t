@@ -19,6 +19,8 @@ from testlib.bench import at_least, at_most, first_at_most
 LEGS = "ours", "<theirs>"
 # rounds of both legs: ratios 1.0, 0.5, 1.1, 0.9, 1.2
 SAMPLES = ((10, 10), (10, 20), (11, 10), (18, 20), (12, 10))
+COSTS = (("setup: make the tree", "71 s"), ("an L1 is up after, median", "8.0 s"),
+         ("memory of an L1's QEMU, at most", "513 MiB"))
 FACTS = ("machine", "date", "accelerator", "kernel of L1 and L2", "QEMU of L1", "QEMU of L2", "commit",
          "load of the host, in the end")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -111,6 +113,10 @@ def a_report(picture):
         json.dump(tap.CHECK, file)
     with open(f"{folder}/bench-one/lab.json", "w", encoding="utf-8") as file:
         json.dump({"config": {"kvm": False}}, file)
+    with open(f"{folder}/bench-one/costs", "w", encoding="ascii") as file:
+        file.write("7.04 512 513\n9.04 400\n")
+    with open(f"{folder}/steps", "w", encoding="utf-8") as file:
+        file.write("71\tmake the tree\n")
     with bench.Bench(f"{folder}/bench-one", "One & all.") as one:
         fill(one.compare("speed <now>", "MiB/s", LEGS, at_least(1.15)))
         one.compare("never measured", "ms", LEGS)
@@ -134,6 +140,11 @@ def a_report(picture):
     for words in "speed <now>", "<theirs>", "One & all.", "missed by 0.05", "0.900..1.100":
         escaped = html.escape(words)
         t.ok(escaped in page and (words == escaped or words not in page), f"the page has {words}")
+    for what, value in COSTS:
+        t.ok(f"<td>{html.escape(what)}</td><td>{value}</td>" in page
+             and f"{what} {value}".split() in [line.split() for line in lines],
+             f"page and table have what the lab takes: {what}")
+    t.ok(any(re.match(r"disk: all of the cache +[1-9]\d* MiB$", line) for line in lines), "and how much of the disk")
     t.equal(len(re.findall("<svg", page)), 5, "and a picture, and two plots for each comparison that was measured")
     for fact in FACTS:
         t.ok(re.search(f"<td>{fact}</td><td>[^<]+</td>", page), f"and tells of the {fact}")

@@ -159,6 +159,15 @@ class L1:
         """Does its QEMU run?"""
         return self.proc is not None and self.proc.poll() is None
 
+    def peak_mib(self):
+        """The most memory that its QEMU has had, with L1's own in it; None of one that has ended."""
+        if not self.alive():
+            return None
+        with open(f"/proc/{self.proc.pid}/status", encoding="utf-8", errors="replace") as file:
+            found = re.search(r"^VmHWM:\s*(\d+) kB$", file.read(), re.M)
+        # one that has just ended has none
+        return int(found[1]) >> 10 if found else None
+
     def wait_ready(self):
         """Wait until commands can be run in it."""
         line = UP_LINE.format(self.name)

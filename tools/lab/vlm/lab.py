@@ -65,13 +65,17 @@ class Lab:
 
     def stop(self, provoked=None):
         """Keep the kernel logs and stop the L1s; the findings in the logs, per L1."""
-        found = {}
+        found, peaks = {}, [l1.peak_mib() for l1 in self.l1s]
         for l1 in self.l1s:
             if l1.proc is not None:
                 lines = l1.collect_dmesg(provoked)
                 if lines:
                     found[l1.name] = lines
                 l1.stop()
+        if self.l1s[0].ready_seconds and any(peaks):
+            # a line for each lab that was here. Only the first one is waited for from its start on
+            with open(f"{self.run_dir}/costs", "a", encoding="ascii") as file:
+                print(self.l1s[0].ready_seconds, *filter(None, peaks), file=file)
         return found
 
     def __enter__(self):
