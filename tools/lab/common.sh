@@ -7,6 +7,8 @@ LM_SRC=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
 LM_CACHE=${VIRTIO_LM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/virtio-lm}
 LM_SUITE=$(sed -n 's/^tree //p' "$LM_SRC/tools/bases")
 LM_KEEP_RUNS=20
+# the folder of this run's logs, once there is one
+LM_RUN=
 
 # the user's terminal, also where a step's output goes to its log
 exec 5>&2
@@ -15,9 +17,11 @@ say()
 	printf '%s\n' "$*" >&5
 }
 
+# die WHAT: with where the logs are, once there are any
 die()
 {
 	say "virtio-lm: $*"
+	[ -z "${LM_RUN:-}" ] || say "logs: $LM_RUN"
 	exit 1
 }
 
@@ -107,9 +111,12 @@ long_run()
 	for run in "$LM_CACHE"/long/*-"$key"; do
 		[ ! -d "$run" ] || LM_RUN=$run
 	done
-	mkdir -p "$LM_RUN" 2>/dev/null || die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
+	if ! mkdir -p "$LM_RUN" 2>/dev/null; then
+		LM_RUN=
+		die "cannot write to $LM_CACHE: set XDG_CACHE_HOME to a folder you can write"
+	fi
 	exec 8>"$LM_RUN/lock"
-	flock -n 8 || die "the same runs already, with its logs in $LM_RUN"
+	flock -n 8 || die "the same runs already"
 	keep_runs "$LM_CACHE/long"
 }
 

@@ -63,6 +63,14 @@ is "up: refuses a file that is not there" "$("$lab" up --qemu /no/such/qemu 2>&1
 is "up: refuses an option that it does not have" "$("$lab" up --memroy 1024 2>&1 | sed 's/;.*//')" \
 	'virtio-lm: unrecognized arguments: --memroy 1024'
 is "a command that is not one is refused" "$("$lab" upp 2>&1 | sed 's/;.*//')" 'virtio-lm: there is no command upp'
+small=$(mktemp -d)
+mount -t tmpfs -o size=20m tmpfs "$small"
+is "up: refuses a disk that is too small, and tells where the logs are" \
+	"$(VIRTIO_LM_CACHE=$small "$lab" up 2>&1 | sed "s,$small,CACHE,; s/ [0-9]* MiB free/ N MiB free/; s,runs/.*,runs/,")" \
+	'virtio-lm: CACHE has N MiB free, 5000 MiB are needed: free some, or set XDG_CACHE_HOME to another disk
+logs: CACHE/runs/'
+umount "$small"
+rmdir "$small"
 for command in setup up demo soak check lint bench fuzz vdpa exec l2 migrate console qmp logs status down shell distclean; do
 	"$lab" "$command" --help | grep -q "^usage: lab $command" && "$lab" --help | grep -q "^  $command "
 	ok $? "$command: has its help, and lab --help names it"
