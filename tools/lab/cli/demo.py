@@ -35,7 +35,7 @@ ROWS = (
     ("sent", lambda m, c: f"{m.ram_bytes / 2**20:.0f} MiB in {m.dirty_sync_count} passes"),
     ("pages the device dirtied", lambda m, c: str(m.device_pages) if m.device_pages >= 0 else "not told"),
     ("L2's pages checked, bad", lambda m, c: f"{c['pages_checked']}, {c['pages_bad']}"),
-    ("packets held in L2: bad, late", lambda m, c: f"{c['held']}, {c['held_bad']}, {c['held_late']}"),
+    ("packets held in L2, bad, late", lambda m, c: f"{c['held']}, {c['held_bad']}, {c['held_late']}"),
 )
 
 

@@ -41,7 +41,7 @@ LINES = {
     "sent": r"(\d+) MiB in (\d+) passes",
     "pages the device dirtied": r"(\d+)|not told",
     "L2's pages checked, bad": r"(\d+), (\d+)",
-    "packets held in L2: bad, late": r"(\d+), (\d+), (\d+)",
+    "packets held in L2, bad, late": r"(\d+), (\d+), (\d+)",
 }
 
 
@@ -123,7 +123,7 @@ with tap.Tap() as t:
         checked, bad = (int(number) for number in has["L2's pages checked, bad"])
         t.ok(checked >= agent_mib(tap.config(l1s=2)) << 8, f"{name}: every page was checked: {checked}")
         t.equal(bad, 0, f"{name}: and was right")
-        held, bad, late = (int(number) for number in has["packets held in L2: bad, late"])
+        held, bad, late = (int(number) for number in has["packets held in L2, bad, late"])
         t.ok(held > 0 and bad == late == 0, f"{name}: and so were the packets that it held")
         mib, passes = (int(number) for number in has["sent"])
         t.ok(mib > 0 and passes > 0, f"{name}: L2's memory was sent")
