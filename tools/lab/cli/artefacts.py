@@ -74,7 +74,10 @@ def tree():
 
 
 def keep_newest(folder, count, used):
-    """Of a folder of the cache, what was used last, and what is used now."""
+    """Of a folder of the cache, what was used last, and what is used now; nothing of a setup that was ended. The
+    caller is alone in the cache."""
+    for path in glob.glob(f"{CACHE}/{folder}/*.new"):
+        shutil.rmtree(path, ignore_errors=True)
     old = [path for path in glob.glob(f"{CACHE}/{folder}/*") if os.path.isdir(path) and path != used]
     for path in sorted(old, key=os.path.getmtime, reverse=True)[count - 1:]:
         descriptor = os.open(path, os.O_RDONLY)
