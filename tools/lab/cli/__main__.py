@@ -26,8 +26,8 @@ class Parser(argparse.ArgumentParser):
     """argparse's, with errors in this project's form, and help that ends as --first wants it."""
 
     def __init__(self, **words):
-        super().__init__(allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
-                         **words)
+        super().__init__(allow_abbrev=False, **words,
+                         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100))
 
     def error(self, message):
         # argparse puts its own words before those of a type
@@ -60,21 +60,23 @@ def parser():
             sub.add_argument("--json", action="store_true", help="for programs")
         return sub
 
-    command("setup", "Make tree, kernel images, driver, QEMU, debug kernel where they are missing or have changed.", lab=True)
+    command("setup", "Make tree, kernel images, driver, QEMU, debug kernel where they are missing or have changed.",
+            lab=True)
     command("up", "Start L1 guests, and keep them until `lab down`.", lab=True)
     command("demo", "Two L1s, an L2 with traffic, migrated live; a report.", lab=True, l1s=2)
-    sub = command("soak", "L2 goes there and back N times, and its memory is checked each time.", lab=True, l1s=2, l2_memory=128)
+    sub = command("soak", "L2 goes there and back N times, and its memory is checked each time.", lab=True,
+                  l1s=2, l2_memory=128)
     sub.add_argument("rounds", metavar="N", nargs="?", default=200, type=number("N"), help="(200)")
-    sub = command("check", "Run the tests, or those that are named, two at a time. The options of lab up are for a kernel, "
-                  "QEMU or driver of yours.", lab=True)
+    sub = command("check", "Run the tests, or those that are named, two at a time. The options of lab up are for a "
+                  "kernel, QEMU or driver of yours.", lab=True)
     sub.add_argument("tests", metavar="TEST", nargs="*", help="see --list")
     sub.add_argument("--list", action="store_true", help="show the tests that there are, and what they promise")
     sub.add_argument("--group", action="append", choices=tests.GROUPS, help="the tests of a group; can be repeated")
     sub.add_argument("--variant", action="append", choices=(*tests.VARIANTS, "none"),
                      help="the tests on a kernel, or on none; can be repeated")
     sub.add_argument("--long", action="store_true",
-                     help="in their long form, which takes hours, and ends with a table of what was counted; one that was "
-                     "ended goes on where it was, as long as this checkout and the options are the same")
+                     help="in their long form, which takes hours, and ends with a table of what was counted; one "
+                     "that was ended goes on where it was, as long as this checkout and the options are the same")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
     sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` "
@@ -87,22 +89,23 @@ def parser():
     sub.add_argument("--quick", dest="long", action="store_false", help="fewer rounds, one size of L2")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
-    sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by itself, or "
-                  "behind an intel-iommu, which is fuzzed along; in as many processes as there are processors. What covers "
-                  "more of the code is kept in the cache, and the next run goes on from there. An input that crashes is "
-                  "kept in the folder of logs, and ends its process; one that takes 10 s is kept as well. The first run "
-                  "installs clang in a tree of its own (1 GB), and builds QEMU anew.", qemu_base="", qemu_source="")
+    sub = command("fuzz", "QEMU's generic-fuzz with the address and undefined behaviour sanitizers on the device: by "
+                  "itself, or behind an intel-iommu, which is fuzzed along; in as many processes as there are "
+                  "processors. What covers more of the code is kept in the cache, and the next run goes on from "
+                  "there. An input that crashes is kept in the folder of logs, and ends its process; one that takes "
+                  "10 s is kept as well. The first run installs clang in a tree of its own (1 GB), and builds QEMU "
+                  "anew.", qemu_base="", qemu_source="")
     sub.add_argument("way", choices=("plain", "iommu"))
     sub.add_argument("seconds", metavar="SECONDS", type=number("SECONDS"))
-    sub = command("vdpa", "In an L1: load the driver, let it take the vdpa functions over and make devices of them; prints the "
-                  "/dev/vhost-vdpa-N of each.", json=True)
+    sub = command("vdpa", "In an L1: load the driver, let it take the vdpa functions over and make devices of them; "
+                  "prints the /dev/vhost-vdpa-N of each.", json=True)
     sub.add_argument("l1", metavar="L1", nargs="?", default="l1a", help="(l1a)")
-    sub = command("exec", "Run COMMAND as root in an L1, stdin passed, output streamed; ends with its exit status. For a "
-                  "pipeline: lab exec l1a sh -c 'dmesg | tail'")
+    sub = command("exec", "Run COMMAND as root in an L1, stdin passed, output streamed; ends with its exit status. "
+                  "For a pipeline: lab exec l1a sh -c 'dmesg | tail'")
     sub.add_argument("l1", metavar="L1")
     sub.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="(a shell)")
-    sub = command("l2", "Boot an L2 in an L1, on its /dev/vhost-vdpa-0; end it; tell where it runs (exit status 1: nowhere).",
-                  json=True)
+    sub = command("l2", "Boot an L2 in an L1, on its /dev/vhost-vdpa-0; end it; tell where it runs (exit status 1: "
+                  "nowhere).", json=True)
     sub.add_argument("what", choices=("start", "stop", "status"))
     sub.add_argument("l1", metavar="L1", nargs="?", help="for start (l1a)")
     sub = command("migrate", "Move L2 live, from where it runs to another L1; prints time and downtime.", json=True)
@@ -118,8 +121,8 @@ def parser():
     sub.add_argument("guest", metavar="L1|l2", nargs="?")
     command("status", "The L1s, and L2.", json=True)
     command("down", "End the lab; its logs stay.")
-    sub = command("shell", "Run a command (bash) in the tree, with the host's network, this checkout at /virtio-lm/src, the cache "
-                  "at /virtio-lm/cache and the host's files at /virtio-lm/host.")
+    sub = command("shell", "Run a command (bash) in the tree, with the host's network, this checkout at "
+                  "/virtio-lm/src, the cache at /virtio-lm/cache and the host's files at /virtio-lm/host.")
     sub.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER)
     command("distclean", "End every lab and remove the cache.")
     return top, commands.choices

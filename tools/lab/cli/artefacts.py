@@ -42,11 +42,13 @@ ARTEFACTS = {
     "tools": Artefact("helpers", "build the lab's helpers and the kselftests", 10,
                       ("tools/lab/agent", "tools/testing", "samples", "include"), 10, "tools"),
     "dkms": Artefact("dkms", "get Debian's DKMS and debhelper", 5, ("tools/lab/debs",), 2, optional=True),
-    "dpdk": Artefact("dpdk", "get Debian's DPDK", 30, ("tools/lab/debs", "tools/lab/unpack"), 2, mib=500, optional=True),
+    "dpdk": Artefact("dpdk", "get Debian's DPDK", 30, ("tools/lab/debs", "tools/lab/unpack"), 2, mib=500,
+                     optional=True),
     "libvirt": Artefact("libvirt", "get Debian's libvirt", 30, ("tools/lab/debs", "tools/lab/unpack"), 2, mib=300,
                         optional=True),
     "vhost-crate": Artefact("vhost-crate", "build a program with Debian's vhost crate", 90,
-                            ("tools/lab/debs", "tools/lab/unpack", "tools/lab/vdpa-net.rs"), 2, mib=1000, optional=True),
+                            ("tools/lab/debs", "tools/lab/unpack", "tools/lab/vdpa-net.rs"), 2, mib=1000,
+                            optional=True),
     "vng": Artefact("vng", "get Debian's virtme-ng", 10, ("tools/lab/debs", "tools/lab/unpack"), 2, optional=True),
 }
 
@@ -178,8 +180,9 @@ def fuzz_tree():
     path = f"{CACHE}/tree/{key}"
     if not there(path):
         need_space(2500)
-        step("add clang to a copy of the tree", 120, ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-                                                      "sh", f"{LAB}/tree-fuzz", f"{CACHE}/tree/{tree()}", path])
+        step("add clang to a copy of the tree", 120,
+             ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+              "sh", f"{LAB}/tree-fuzz", f"{CACHE}/tree/{tree()}", path])
     folder = f"{RUN}/fuzz-tree"
     os.makedirs(folder, exist_ok=True)
     return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc",

@@ -165,8 +165,8 @@ def do_status(args):
                      "accel": "KVM" if lab.config.kvm else "TCG",
                      "l2": "unknown" if uptime is None else l2.running(l1)})
     show(args, "\n".join(
-        f"{row['name']}: {'not answering' if row['uptime'] is None else 'up %.0f s' % row['uptime']}, {row['address']}, "
-        f"{row['accel']}; L2: {row['l2'] or 'none'}" for row in rows), rows)
+        f"{row['name']}: {'not answering' if row['uptime'] is None else 'up %.0f s' % row['uptime']}, "
+        f"{row['address']}, {row['accel']}; L2: {row['l2'] or 'none'}" for row in rows), rows)
     return 0
 
 

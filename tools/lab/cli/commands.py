@@ -146,9 +146,10 @@ def do_fuzz(args):
     # QEMU has a word for each mistake of its guest, which would be gigabytes: its standard error is closed, not
     # the sanitizers'. The run's folder is that of the tree inside
     with open(f"{RUN}/fuzz.log", "w", encoding="utf-8") as log:
-        status = subprocess.run([*inside, "env", "-C", RUN, *(["FUZZ_IOMMU=1"] if args.way == "iommu" else []), FUZZ, "run",
-                                 qemu, corpus, f"-artifact_prefix={RUN}/", f"-jobs={jobs}", f"-workers={jobs}",
-                                 f"-max_total_time={args.seconds}", "-print_final_stats=1", "-close_fd_mask=2"],
+        status = subprocess.run([*inside, "env", "-C", RUN, *(["FUZZ_IOMMU=1"] if args.way == "iommu" else []),
+                                 FUZZ, "run", qemu, corpus, f"-artifact_prefix={RUN}/", f"-jobs={jobs}",
+                                 f"-workers={jobs}", f"-max_total_time={args.seconds}",
+                                 "-print_final_stats=1", "-close_fd_mask=2"],
                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
     count = 0
     for path in glob.glob(f"{RUN}/fuzz-tree/fuzz-*.log"):

@@ -38,7 +38,8 @@ def newest():
 
     def built(name, what):
         return make(name, [folder], key, f"{what} for the newest kernel")
-    return {"kernel": built("images", "make the images"), "driver": f"{built('driver', 'build the driver')}/virtio_lm_vdpa.ko",
+    return {"kernel": built("images", "make the images"),
+            "driver": f"{built('driver', 'build the driver')}/virtio_lm_vdpa.ko",
             "simulator": built("simulator", "build the vDPA simulator"), "root": folder,
             "log_modules": built("log-modules", "build the vDPA modules with a dirty log")}
 

@@ -136,7 +136,8 @@ def write(results):
         for promise in result.promises:
             case = ET.SubElement(suite, "testcase", classname=result.name, name=printable(promise.what))
             if not promise.good:
-                ET.SubElement(case, "failure", message=printable(promise.what)).text = printable("\n".join(promise.notes))
+                failure = ET.SubElement(case, "failure", message=printable(promise.what))
+                failure.text = printable("\n".join(promise.notes))
             elif promise.skipped is not None:
                 ET.SubElement(case, "skipped", message=printable(promise.skipped))
     ET.ElementTree(suites).write(f"{RUN}/junit.xml", encoding="utf-8", xml_declaration=True)

@@ -114,7 +114,8 @@ class Runner:
         """Start it, and have the result know all that it says. Its exit status."""
         base = f"{RUN}/{test.name}"
         with open(base + ".tap", "w", encoding="utf-8") as tap, open(base + ".err", "w", encoding="utf-8") as err:
-            proc = subprocess.Popen([test.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True,
+            proc = subprocess.Popen([test.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err,
+                                    text=True,
                                     errors="replace", env={**os.environ, **self.environment(test)})
             for line in proc.stdout:
                 tap.write(line)

@@ -13,7 +13,8 @@ among its first:
 
 A test of more than one variant is run once for each: `migration` and `migration-debug`.
 
-What `lab check --list` shows of it is the first sentence of what it says of itself. Documentation/lab.rst has a row for it."""
+What `lab check --list` shows of it is the first sentence of what it says of itself. Documentation/lab.rst has a row
+for it."""
 import glob
 import os
 import re
@@ -106,5 +107,6 @@ def choose(names, groups, variants, long):
     chosen = [test for test in chosen if (not groups or test.group in groups)
               and (not variants or (test.variant or "none") in variants)]
     if not chosen:
-        raise UsageError("no test is of that group and that variant, or only in the long form; lab check --list shows all")
+        raise UsageError("no test is of that group and that variant, or only in the long form; lab check "
+                         "--list shows all")
     return chosen

@@ -28,7 +28,8 @@ def key_of(paths, more=""):
     """The name for a result that follows from what is at those paths of the checkout, from more, the tree's
     packages and this file."""
     packages = subprocess.run(["dpkg-query", "-W"], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return hashlib.sha256((more + packages + hash_of("tools/lab/testlib/compiled.py", *paths)).encode()).hexdigest()[:12]
+    text = more + packages + hash_of("tools/lab/testlib/compiled.py", *paths)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def kept(name, key):

@@ -14,7 +14,8 @@ NO_KMEMLEAK = "kmemleak=off"
 # of all allocations, those with that function in their stack trace
 FAIL = """
 cd /sys/kernel/debug/fail_page_alloc
-set -- $(grep '\\[{module}\\]$' /proc/kallsyms | sort | awk '$3 == "{function}" {{ from = $1; next }} from {{ print from, $1; exit }}')
+set -- $(grep '\\[{module}\\]$' /proc/kallsyms | sort |
+	awk '$3 == "{function}" {{ from = $1; next }} from {{ print from, $1; exit }}')
 echo 0x$1 >require-start
 echo 0x$2 >require-end
 echo N >ignore-gfp-wait

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The programs that read the sources, and which files each of them reads: checkpatch, kernel-doc, shellcheck,
-pyflakes. The test `sources` and `lab lint` share this list. Both run in the lab's tree, which has the programs."""
+pyflakes, and awk for the length of Python's lines. The test `sources` and `lab lint` share this list. Both run in the
+lab's tree, which has the programs."""
 import concurrent.futures
 import os
 import re
@@ -23,6 +24,8 @@ NO_SOURCES = ".git", "build", "_build", "__pycache__"
 # what a script sources is read with it
 SHELLCHECK = "shellcheck", "--external-sources", "--source-path=SCRIPTDIR", "--format=gcc"
 PYFLAKES = ("pyflakes3",)
+# of Python
+COLUMNS = 120
 
 
 class Check(typing.NamedTuple):
@@ -91,6 +94,9 @@ def checks(src, linux, qemu):
     documented = files(src, "drivers", "include", ext=(".c", ".h"))
     found.append(Check("drivers, include: kernel-doc",
                        ["perl", f"{linux}/kernel-doc", "-none", "-Wall", *documented], src, documented, True))
+    python = scripts_in(src, PYTHON, ".py")
+    found.append(Check(f"Python: {COLUMNS} columns at most", [
+        "awk", f'length > {COLUMNS} {{ print FILENAME ":" FNR ": " length " columns" }}', *python], src, python, True))
     for command, language, ext in (SHELLCHECK, SHELL, ".sh"), (PYFLAKES, PYTHON, ".py"):
         for path in scripts_in(src, language, ext):
             one(path, f"{command[0]} has nothing to say", (*command, path), silent=True)

@@ -59,7 +59,8 @@ def boot(t, lab):
     l2.start(here)
     t.equal(l2.dirty_log(here), "device", "L2's QEMU says that it migrates by the device's log")
     t.note(f"L2 up after {l2.wait_up(here):.1f} s")
-    t.equal(l2.device_status(here)["vhost-dev"]["dirty-log"], "device", "and so it says by QMP, once L2 uses the device")
+    t.equal(l2.device_status(here)["vhost-dev"]["dirty-log"], "device",
+            "and so it says by QMP, once L2 uses the device")
     traffic = Traffic(lab)
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)

@@ -79,7 +79,8 @@ class Tap:
         looked for that to the end."""
         if DEBUG:
             for l1 in lab.l1s:
-                self.equal(debug.findings(l1), [], f"{l1.name}: its kernel's checks were on to the end, and found nothing")
+                self.equal(debug.findings(l1), [],
+                           f"{l1.name}: its kernel's checks were on to the end, and found nothing")
         found = lab.stop(provoked)
         for l1 in lab.l1s:
             self.ok(l1.name not in found, f"{l1.name}: its kernel log is free of warnings")

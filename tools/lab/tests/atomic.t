@@ -36,7 +36,8 @@ with tap.Tap() as t:
         for vcpus in 1, 2:
             log = f"{folder}/{threads}-{vcpus}.op"
             ops = translated(f"{tap.qemu_dir()}/bin/qemu-system-x86_64", f"{folder}/firmware", log, threads, vcpus)
-            t.ok(re.search(r"call atomic_\w+", ops), f"thread={threads}, {vcpus} vCPUs: an atomic instruction is one step")
+            t.ok(re.search(r"call atomic_\w+", ops),
+                 f"thread={threads}, {vcpus} vCPUs: an atomic instruction is one step")
             os.remove(log)
     cpus = len(os.sched_getaffinity(0))
     t.equal([machine.tcg_threads(vcpus) for vcpus in (1, cpus, cpus + 1)], ["multi", "multi", "single"],

@@ -156,11 +156,14 @@ def make_mirror(folder, contents):
             name = f"qemu-{version.split(':')[1].split('+')[0]}"
             at = f"{folder}/{suite}/{name}"
             os.makedirs(f"{at}/{name}/debian/source")
-            for path, text in (("VERSION", version.split(":")[1].split("+")[0]), ("debian/source/format", "3.0 (native)"),
-                               ("debian/control", "Source: qemu\nMaintainer: nobody <nobody@localhost>\n\nPackage: qemu\n"
-                                                  "Architecture: any\nDescription: a source\n"),
-                               ("debian/changelog", f"qemu ({version}) {suite}; urgency=low\n\n  * A version.\n\n"
-                                                    " -- nobody <nobody@localhost>  Sat, 01 Jan 2022 00:00:00 +0000\n")):
+            for path, text in (("VERSION", version.split(":")[1].split("+")[0]),
+                               ("debian/source/format", "3.0 (native)"),
+                               ("debian/control",
+                                "Source: qemu\nMaintainer: nobody <nobody@localhost>\n\nPackage: qemu\n"
+                                "Architecture: any\nDescription: a source\n"),
+                               ("debian/changelog",
+                                f"qemu ({version}) {suite}; urgency=low\n\n  * A version.\n\n"
+                                " -- nobody <nobody@localhost>  Sat, 01 Jan 2022 00:00:00 +0000\n")):
                 with open(f"{at}/{name}/{path}", "w", encoding="ascii") as file:
                     file.write(text + "\n")
             subprocess.run(["dpkg-source", "--build", name], cwd=at, check=True, stdout=subprocess.DEVNULL,
@@ -206,7 +209,8 @@ def try_choice(t):
          "and one line says which, and why")
 
     status, said, folder = choose({**both, one: [(f"1:{new}.9+ds", False)]})
-    t.equal((status, taken(folder)), (0, other), "listed is not there: the files of the first cannot be had, the next is taken")
+    t.equal((status, taken(folder)), (0, other),
+            "listed is not there: the files of the first cannot be had, the next is taken")
     t.ok(f"{one} lists QEMU 1:{new}.9+ds, but the mirror does not have it" in said, "and what is missing is said")
 
     status, said, folder = choose({**both, one: [(f"1:{new}.9+ds", False), (f"1:{new}.8+ds", True)]})
@@ -228,7 +232,8 @@ def try_choice(t):
          "no base is there: an error that says all that was looked for")
 
     status, said, _ = choose(both, "--base", "oldest")
-    t.ok(status and "there is no base oldest" in said and best in said, "an unknown base is refused, and the known ones are named")
+    t.ok(status and "there is no base oldest" in said and best in said,
+         "an unknown base is refused, and the known ones are named")
 
 
 with tap.Tap() as t:

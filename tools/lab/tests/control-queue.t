@@ -178,7 +178,8 @@ def segments(l1):
 def has(t, what, l1, want):
     """The L1's device has that state, which L2 has set, and works by it; the state."""
     have = state(l1)
-    t.equal({name: have[name] for name in want["state"]}, want["state"], f"{what}: {l1.name}'s device has what L2 has set")
+    t.equal({name: have[name] for name in want["state"]}, want["state"],
+            f"{what}: {l1.name}'s device has what L2 has set")
     t.ok(GROUP in have["multicast-table"], f"{what}: and the multicast address")
     t.equal(segments(l1), want["segments"], f"{what}: and L2's offloads")
     t.equal(sorted(hears(l1, want["hears"])), sorted(want["hears"]),

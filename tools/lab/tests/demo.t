@@ -127,8 +127,8 @@ with tap.Tap() as t:
         t.ok(held > 0 and bad == late == 0, f"{name}: and so were the packets that it held")
         mib, passes = (int(number) for number in has["sent"])
         t.ok(mib > 0 and passes > 0, f"{name}: L2's memory was sent")
-        t.equal(has["pages the device dirtied"] != (None,) and has["pages the device dirtied"] != ("0",), way == "device",
-                f"{name}: the device has logged pages, if that is how")
+        t.equal(has["pages the device dirtied"] != (None,) and has["pages the device dirtied"] != ("0",),
+                way == "device", f"{name}: the device has logged pages, if that is how")
         t.ok(int(has["downtime, by QEMU's account"][0]) <= 1000 * float(has["total time"][0]),
              f"{name}: the downtime is a part of all of the time")
         drawn(t, shown, name, way)

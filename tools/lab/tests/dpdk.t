@@ -126,7 +126,8 @@ def sends(t, l1, function, pmd, what):
     while net.received(l1.data_tap(function)) - before < pmd.sent() and time.monotonic() < end:
         time.sleep(0.2)
     t.ok(pmd.sent() > 0, f"{what}: it sends")
-    t.equal(net.received(l1.data_tap(function)) - before, pmd.sent(), f"{what}: and all of that comes out of the device")
+    t.equal(net.received(l1.data_tap(function)) - before, pmd.sent(),
+            f"{what}: and all of that comes out of the device")
     return report
 
 
@@ -149,7 +150,8 @@ def take(l1, function, *words):
 
 with tap.Tap() as t:
     with tap.make_lab(devices=2, queues=2, vdpa_modules="stock", memory=1536,
-                      device_props=f"{kselftest.PROPS},packed=on,rx_queue_size=1024,tx_queue_size=1024;{kselftest.PROPS},mq=on") as lab:
+                      device_props=f"{kselftest.PROPS},packed=on,rx_queue_size=1024,tx_queue_size=1024;"
+                                   f"{kselftest.PROPS},mq=on") as lab:
         l1 = lab.l1s[0]
         l1.sh(f"echo {HUGEPAGES} >/proc/sys/vm/nr_hugepages")
         with open(f"{DPDK}/version", encoding="ascii") as file:
@@ -169,7 +171,8 @@ with tap.Tap() as t:
 
         # its packed rings begin with all descriptors in flight: it sets no used index, nor its wrap counter
         with Testpmd(l1, ",packed_vq=1") as pmd:
-            t.ok("Failed to start device" in pmd.said, "packed rings that cannot go on are refused, and testpmd says so")
+            t.ok("Failed to start device" in pmd.said,
+                 "packed rings that cannot go on are refused, and testpmd says so")
             t.ok("no ring can go on from state 0x00008000" in l1.sh("dmesg"), "and so does the kernel, with the state")
 
         with Testpmd(l1) as pmd:

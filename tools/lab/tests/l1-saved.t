@@ -166,7 +166,8 @@ tap.need_log()
 net.create()
 with tap.Tap() as t:
     for step in "logging", "suspended":
-        lab = tap.make_lab(device_props=kselftest.PROPS, append=f"lab.step={step} no_console_suspend", qemu_args=f"-initrd {IMAGE}")
+        lab = tap.make_lab(device_props=kselftest.PROPS, append=f"lab.step={step} no_console_suspend",
+                           qemu_args=f"-initrd {IMAGE}")
         l1 = lab.l1s[0]
         if not os.path.exists(IMAGE):
             make_image(lab.config)

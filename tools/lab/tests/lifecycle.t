@@ -35,9 +35,10 @@ def reboot(migration):
 
 def reload(migration):
     """The guest's driver, and so its device, is taken away and comes back."""
-    l2.console(migration.src, "ip link set eth0 down && busybox rmmod virtio_net && insmod /lib/modules/*virtio_net.ko && "
-                              "ip addr add $(sed -n 's/.*lab.address=\\([^ ]*\\).*/\\1/p' /proc/cmdline)/24 dev eth0 && "
-                              "ip link set eth0 up && echo reloaded")
+    l2.console(migration.src,
+               "ip link set eth0 down && busybox rmmod virtio_net && insmod /lib/modules/*virtio_net.ko && "
+               "ip addr add $(sed -n 's/.*lab.address=\\([^ ]*\\).*/\\1/p' /proc/cmdline)/24 dev eth0 && "
+               "ip link set eth0 up && echo reloaded")
 
 
 def wait(reached, seconds, what):

@@ -72,7 +72,8 @@ def requests(t, l1, pci):
     t.ok(said(l1, "0x8 needs mtu as well"), "and the log says what is missing")
     t.ok(add(l1, pci, "name", "v", "device_features", "0x300000008", "mtu", "1400"), "with an mtu it is taken")
     early = l1.run(["vdpa", "dev", "vstats", "show", "v", "qidx", "0"])
-    t.ok(early.returncode and "negotiat" in early.stderr, "it has no statistics before a driver has its features, and says so")
+    t.ok(early.returncode and "negotiat" in early.stderr,
+         "it has no statistics before a driver has its features, and says so")
     t.note(early.stderr.strip())
     l1.sh("vdpa dev del v")
 

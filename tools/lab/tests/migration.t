@@ -53,7 +53,8 @@ def accesses(l1, since):
     started = 1 + registers.index(read, registers.index(("virtio_lm_write", LOGGING_CTRL)))
     last = len(registers) - 1 - registers[::-1].index(("virtio_lm_write", LOGGING_CTRL))
     stopped = next(n for n in range(last + 1, len(registers) + 1) if registers[n:n + 1] != [read])
-    return registers[:started], registers[started:registers.index(("virtio_lm_write", DEV_CTRL))], registers[last:stopped]
+    suspended = registers.index(("virtio_lm_write", DEV_CTRL))
+    return registers[:started], registers[started:suspended], registers[last:stopped]
 
 
 def measure_dirty_rate(l1):
@@ -113,7 +114,8 @@ def fail_for_a_while(t, migration):
     """The log fails for some passes."""
     what, here = "a failing log", migration.src
     migration.wait("active", reached=lambda info: info["ram"]["dirty-sync-count"] > FAILED_PASSES)
-    t.equal(migration.cmd("query-status")["status"], "running", f"{what}: L2 is not stopped with all of its RAM to be sent")
+    t.equal(migration.cmd("query-status")["status"], "running",
+            f"{what}: L2 is not stopped with all of its RAM to be sent")
     faults = len(l2.traced(here, "vhost_vdpa_log_fault"))
     t.ok(faults >= FAILED_PASSES, f"{what}: each pass tells of it: {faults}")
     t.ok("taking all RAM as dirty" in l2.said(here), f"{what}: L2's QEMU says that it sends all RAM again")
@@ -183,14 +185,16 @@ with tap.Tap() as t, nested.make_lab() as lab:
     nested.other_device(there, nested.NO_MAILBOX)
     go_wrong(t, what, here, there, traffic, lambda _t, migration, _traffic: migration.wait("failed"), {}, 1)
     # the number of vectors, which a NIC with a control virtqueue has two more of
-    t.ok("get_pci_config_device: Bad config data: i=0x9a" in l2.said(there), f"{what}: L2's QEMU there says that it is refused")
+    t.ok("get_pci_config_device: Bad config data: i=0x9a" in l2.said(there),
+         f"{what}: L2's QEMU there says that it is refused")
     t.note(l2.said(there))
     nested.other_device(there, nested.ALL_CAPS)
 
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
     there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
-    move(t, "a failing log", here, there, traffic, functools.partial(fail_for_a_while, t), downtime_limit=NO_DOWNTIME_MS)
+    move(t, "a failing log", here, there, traffic, functools.partial(fail_for_a_while, t),
+         downtime_limit=NO_DOWNTIME_MS)
 
     here.sh(f"rmmod {DRIVER} vhost_vdpa vdpa")
     if tap.DEBUG:

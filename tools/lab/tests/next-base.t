@@ -38,7 +38,8 @@ with tap.Tap() as t:
         os.unlink(f"{FOLDER}/base")
     # a mirror that has nothing
     with tempfile.TemporaryDirectory() as mirror, open(log, "w", encoding="utf-8") as file:
-        status = subprocess.run(["timeout", str(DEADLINE), f"{SRC}/tools/qemu/build", "--mirror", f"file:{mirror}", FOLDER],
+        status = subprocess.run(["timeout", str(DEADLINE), f"{SRC}/tools/qemu/build", "--mirror", f"file:{mirror}",
+                                 FOLDER],
                                 stdout=file, stderr=file, check=False).returncode
     with open(log, encoding="utf-8") as file:
         said = file.read()

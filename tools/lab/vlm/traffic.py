@@ -204,11 +204,13 @@ def account(t, traffic):
     lost = traffic.lost()
     for run in lost:
         where = [window.what for window in traffic.windows if window.holds(run)]
-        t.note(f"L0 to L2: lost {run['to'] - run['from'] + 1} packets in a run: {', '.join(where) or 'at no time for that'}")
+        t.note(f"L0 to L2: lost {run['to'] - run['from'] + 1} packets in a run: "
+               f"{', '.join(where) or 'at no time for that'}")
     t.at_most(counts["out_lost_runs"], sum(window.runs for window in traffic.windows),
               "L0 to L2: packets are lost in runs, one for each stop of L2's device")
     t.equal(traffic.lost_elsewhere(), [], "L0 to L2: and none at another time")
-    t.equal(counts["out_lost"], sum(run["to"] - run["from"] + 1 for run in lost), "L0 to L2: these are all that are lost")
+    t.equal(counts["out_lost"], sum(run["to"] - run["from"] + 1 for run in lost),
+            "L0 to L2: these are all that are lost")
     t.equal(counts["pages_bad"], 0, "every page of L2's memory was right whenever it was looked at")
     t.ok(counts["held"] > 0, "packets were held in the buffers that the device had written")
     t.equal(counts["held_bad"], 0, "and each of them was still there and intact afterwards")
