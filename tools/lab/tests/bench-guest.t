@@ -4,8 +4,9 @@
 """The network of an L2 by virtio_lm_vdpa, against the same by vp_vdpa, which drives any virtio function and cannot
 migrate. An L2 has a NIC of each, on functions that are alike, and a third one by virtio_lm_vdpa with all features
 that the function has: what it is compared with vp_vdpa by, and what the features by default cost. Measured are
-TCP in both directions, short packets and round trips. Each has each of the functions in a third of the rounds, and
-all have their interrupts on one of L1's CPUs. The full form does so with doorbells of their
+TCP in both directions, short packets and round trips; and, as a count says more than a clock, L2's exits and the
+function's interrupts for each of these packets. Each has each of the functions in a third of the rounds, and all
+have their interrupts on one of L1's CPUs. The full form does so with doorbells of their
 own pages in both layers, too, and with two pairs of queues."""
 import dataclasses
 import itertools
@@ -109,13 +110,23 @@ def short_packets(leg):
     return int(found[1]) * 1000 / int(found[2])
 
 
-# what it is, unit, goal, how
+# what it is, unit, goal, how, and the echoes in that
 MEASURED = (
-    ("TCP to L2", "MiB/s", at_least(1), lambda leg: tcp.to_l2(SECONDS, f"{subnet(leg)}.2")),
-    ("TCP from L2", "MiB/s", at_least(1), lambda leg: tcp.from_l2(SECONDS, f"{subnet(leg)}.2")),
-    ("short packets", "1/s", at_least(1), short_packets),
-    ("round trip", "us", at_most(1), round_trip),
+    ("TCP to L2", "MiB/s", at_least(1), lambda leg: tcp.to_l2(SECONDS, f"{subnet(leg)}.2"), 0),
+    ("TCP from L2", "MiB/s", at_least(1), lambda leg: tcp.from_l2(SECONDS, f"{subnet(leg)}.2"), 0),
+    ("short packets", "1/s", at_least(1), short_packets, FLOOD),
+    ("round trip", "us", at_most(1), round_trip, PINGS),
 )
+COUNTED = "exits of L2", "interrupts of the function"
+
+
+def counts(l1, function):
+    """What there was until now of COUNTED."""
+    irqs = f"$(ls /sys/bus/pci/devices/{l1.pci(function)}/msi_irqs | paste -sd '|')"
+    said = l1.sh("mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug; "
+                 f"cat /sys/kernel/debug/kvm/exits; grep -E \"^ *({irqs}):\" /proc/interrupts")
+    exits, *lines = said.splitlines()
+    return [int(exits), sum(int(word) for line in lines for word in line.split()[1:] if word.isdigit())]
 
 
 def negotiated(l1):
@@ -135,11 +146,20 @@ def negotiated(l1):
 
 
 def comparisons(kept, case):
-    """Those of a case, two of each measurement."""
-    return [[kept.compare(f"{case.name}: {what}, {against}", unit, legs, goal)
-             for against, legs, goal in (("by virtio_lm_vdpa / by vp_vdpa", (ALL, OTHER), goal),
-                                         ("features by default / all of them", (DEFAULT, ALL), None))]
-            for what, unit, goal, _ in MEASURED]
+    """Those of a case: of each measurement what is measured, and what is counted meanwhile; two of each."""
+    def two(what, unit, goal):
+        return [kept.compare(f"{case.name}: {what}, {against}", unit, legs, goal)
+                for against, legs, goal in (("by virtio_lm_vdpa / by vp_vdpa", (ALL, OTHER), goal),
+                                            ("features by default / all of them", (DEFAULT, ALL), None))]
+    return [[two(what, unit, goal), *(two(f"{what}, {count}", "for each", None) for count in COUNTED if echoes)]
+            for what, unit, goal, _, echoes in MEASURED]
+
+
+def add(pairs, number, leg, value):
+    """To those of two comparisons that have this leg."""
+    for comparison in pairs:
+        if leg in comparison.legs:
+            comparison.add(number, leg, value)
 
 
 def run(t, lab, case, legs, sequence, found):
@@ -154,17 +174,19 @@ def run(t, lab, case, legs, sequence, found):
     features = dict(zip(legs, negotiated(l1)))
     t.equal(features[ALL], features[OTHER], f"{name}: L2 has the same features by {ALL}, as by {OTHER}")
     t.note(f"beside those by {DEFAULT}: {', '.join(sorted(features[ALL] - features[DEFAULT])) or 'none'}")
-    for (what, _, _, measure), pairs in zip(MEASURED, found):
+    for (what, _, _, measure, echoes), (measured, *counted) in zip(MEASURED, found):
         elsewhere = []
         for number, leg in sequence:
             before = [net.received(l1.data_tap(n)) for n in range(len(LEGS))]
+            begun = counts(l1, legs.index(leg))
             value = measure(leg)
+            ended = counts(l1, legs.index(leg))
             came = [net.received(l1.data_tap(n)) - then for n, then in enumerate(before)]
             if max(came) != came[legs.index(leg)]:
                 elsewhere.append((leg, came))
-            for comparison in pairs:
-                if leg in comparison.legs:
-                    comparison.add(number, leg, value)
+            add(measured, number, leg, value)
+            for pairs, old, new in zip(counted, begun, ended):
+                add(pairs, number, leg, (new - old) / echoes)
         t.equal(elsewhere, [], f"{name}: {what}: each NIC's packets are those of its function")
     l2.stop(l1)
 
