@@ -4,8 +4,8 @@
 """The network of an L2 by virtio_lm_vdpa, against the same by vp_vdpa, which drives any virtio function and cannot
 migrate. An L2 has a NIC of each, on functions that are alike, and a third one by virtio_lm_vdpa with all features
 that the function has: what it is compared with vp_vdpa by, and what the features by default cost. Measured are
-TCP in both directions, short packets and round trips; and, as a count says more than a clock, L2's exits and the
-function's interrupts for each of these packets. Each has each of the functions in a third of the rounds, and all
+TCP in both directions, echoes with many under way, round trips; and, as a count says more than a clock, L2's exits
+and the function's interrupts for each echo. Each has each of the functions in a third of the rounds, and all
 have their interrupts on one of L1's CPUs. The full form does so with doorbells of their
 own pages in both layers, too. Not with two pairs of queues: of QEMU's device, vp_vdpa has the virtqueues of one."""
 import dataclasses
@@ -101,7 +101,7 @@ def round_trip(leg):
     return statistics.median(float(ms) for ms in TIME.findall(ping(leg, "-i", "0.01", "-c", str(PINGS)))) * 1000
 
 
-def short_packets(leg):
+def many_echoes(leg):
     """Echoes per second, with many under way."""
     found = FLOODED.search(ping(leg, "-q", "-f", "-l", str(UNDER_WAY), "-c", str(FLOOD)))
     return int(found[1]) * 1000 / int(found[2])
@@ -111,7 +111,7 @@ def short_packets(leg):
 MEASURED = (
     ("TCP to L2", "MiB/s", at_least(1), lambda leg: tcp.to_l2(SECONDS, f"{subnet(leg)}.2"), 0),
     ("TCP from L2", "MiB/s", at_least(1), lambda leg: tcp.from_l2(SECONDS, f"{subnet(leg)}.2"), 0),
-    ("short packets", "1/s", at_least(1), short_packets, FLOOD),
+    (f"echoes with {UNDER_WAY} under way", "1/s", at_least(1), many_echoes, FLOOD),
     ("round trip", "us", at_most(1), round_trip, PINGS),
 )
 COUNTED = "exits of L2", "interrupts of the function"
@@ -121,7 +121,8 @@ def counts(l1, function):
     """What there was until now of COUNTED."""
     irqs = f"$(ls /sys/bus/pci/devices/{l1.pci(function)}/msi_irqs | paste -sd '|')"
     said = l1.sh("mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug; "
-                 f"cat /sys/kernel/debug/kvm/exits; grep -E \"^ *({irqs}):\" /proc/interrupts")
+                 f"cat /sys/kernel/debug/kvm/exits; grep -E \"^ *({irqs}):\" /proc/interrupts || "
+                 "{ echo the function has no interrupts >&2; exit 1; }")
     exits, *lines = said.splitlines()
     return [int(exits), sum(int(word) for line in lines for word in line.split()[1:] if word.isdigit())]
 
