@@ -236,7 +236,37 @@ def try_choice(t):
          "an unknown base is refused, and the known ones are named")
 
 
+def build_source(version):
+    """What tools/qemu/build says of a source tree of the user's that has nothing but that in VERSION, None for no such
+    file: its status, what it says, and the tree."""
+    tree = tempfile.mkdtemp(prefix="source-", dir="/tmp")
+    if version:
+        with open(f"{tree}/VERSION", "w", encoding="ascii") as file:
+            file.write(version + "\n")
+    done = subprocess.run(["timeout", "60", BUILD, "--source", tree, tempfile.mkdtemp(prefix="qemu-", dir="/tmp")],
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout, tree
+
+
+def try_source(t):
+    """A source tree of the user's that cannot be taken, and why."""
+    status, said, tree = build_source(None)
+    t.ok(status and f"--source {tree}: there is no VERSION in it" in said, "a folder that is no source tree is refused")
+    t.note(said)
+    status, said, tree = build_source("7.2.0")
+    t.ok(status and "there are no patches for QEMU 7.2" in said, "and one of a QEMU that there are no patches for")
+    t.note(said)
+    release = bases()[0][1]
+    status, said, tree = build_source(f"{release}.99")
+    t.ok(status and re.search(f"base source, QEMU {re.escape(release)}.99 of {tree}: patches/qemu/{re.escape(release)}/"
+                              r"fixes/0001-\S+\.patch does not apply", said),
+         "a patch that does not apply is named, with the tree and its version")
+    t.note(said)
+    t.equal(os.listdir(tree), ["VERSION"], "and the tree is what it was: it is patched in a copy")
+
+
 with tap.Tap() as t:
     try_choice(t)
+    try_source(t)
     for name, its_release, _ in bases():
         try_base(t, name, its_release)
