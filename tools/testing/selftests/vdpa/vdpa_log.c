@@ -1013,23 +1013,36 @@ TEST_F_TIMEOUT(log, ring_out_of_reach, TEST_SECONDS)
 
 /*
  * To be charged in a group of its own, which may use @limit bytes. A limit that is written to a
- * group which uses more already has its processes killed: it is written before there is one.
+ * group which uses more already has its processes killed: it is written before there is one. So is
+ * a process killed that opens a file when the group has nothing left: what unlimit_memory() needs
+ * is opened before, and returned.
  */
 static int limit_memory(const char *limit)
 {
+	int out, ret;
+
 	mkdir(CGROUP, 0700);
 	if (access(CGROUP "/cgroup.procs", F_OK) && mount("none", CGROUP, "cgroup2", 0, NULL))
 		return -errno;
 	vdpa_write_file(CGROUP "/cgroup.subtree_control", "+memory");
 	mkdir(CGROUP "/vdpa-log", 0700);
-	return vdpa_write_file(CGROUP "/vdpa-log/memory.max", limit) ?:
-	       vdpa_write_file(CGROUP "/vdpa-log/cgroup.procs", "0");
+	out = open(CGROUP "/cgroup.procs", O_WRONLY | O_CLOEXEC);
+	if (out < 0)
+		return -errno;
+	ret = vdpa_write_file(CGROUP "/vdpa-log/memory.max", limit) ?:
+	      vdpa_write_file(CGROUP "/vdpa-log/cgroup.procs", "0");
+	if (ret) {
+		close(out);
+		return ret;
+	}
+	return out;
 }
 
-static int unlimit_memory(void)
+static int unlimit_memory(int out)
 {
-	int ret = vdpa_write_file(CGROUP "/cgroup.procs", "0");
+	int ret = write(out, "0", 1) == 1 ? 0 : -errno;
 
+	close(out);
 	/* what it is still charged with goes on without its folder */
 	return ret ?: rmdir(CGROUP "/vdpa-log") ? -errno : 0;
 }
@@ -1057,19 +1070,20 @@ TEST_F_TIMEOUT(log, memory_limit, TEST_SECONDS)
 	const RANGE some = { 0, BIT_ULL(38) };
 	uint64_t words[LOG_WORDS] = { 0 };
 	struct vdpa *v = &self->v;
-	int on, ret;
+	int on, out, ret;
 
 	ASSERT_EQ(0, tx_start(v, &rx, &self->tx));
 	ASSERT_EQ(0, map_spread(v, BIT_ULL(36)));
 	for (on = 0; on < 2; on++) {
 		if (on)
 			ASSERT_EQ(0, log_mem(v));
-		if (limit_memory("1M")) {
+		out = limit_memory("1M");
+		if (out < 0) {
 			unmount_groups();
 			SKIP(return, "the kernel lacks: a memory cgroup to limit");
 		}
 		ret = log_start(v, &some, 1);
-		ASSERT_EQ(0, unlimit_memory());
+		ASSERT_EQ(0, unlimit_memory(out));
 		/* a parent may need it when the device writes, and not before */
 		EXPECT_TRUE(!ret || ret == -ENOMEM) {
 			TH_LOG("the start fails with %d", ret);
