@@ -27,7 +27,7 @@ SLOW, FAST = 1 << 20, 128 << 20
 # QEMU's own downtime limit, and a short one, in ms
 LIMIT, SHORT = 300, 20
 # of each measurement
-SECONDS = 5 if tap.long_form() else 3
+SECONDS = 5 if tap.long_form() else 2
 ROUNDS = tap.parameter("rounds", 6 if tap.long_form() else 2)
 CANCEL_SECONDS = 2
 SETTLE_SECONDS = 1

@@ -22,7 +22,7 @@ LEGS = "vdpa=on", "vdpa=off"
 USED = (LEGS[0], 0), (LEGS[1], 0), (LEGS[1], 1), (LEGS[0], 1)
 PROPS = "iommu_platform=on,ats=on"
 SECONDS = 5 if tap.long_form() else 1
-ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 4)
+ROUNDS = tap.parameter("rounds", 10 if tap.long_form() else 2)
 LOG_LEGS = "log on", "log off"
 # bytes of a small packet's payload, and pings of a round
 SMALL = 64
