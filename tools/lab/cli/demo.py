@@ -59,7 +59,7 @@ def leg(lab, src, dst, to_be):
     traffic = Traffic(lab, f"traffic.{src.name}", step_ms=phases.STEP_MS)
     traffic.wait_both_ways()
     say(f"traffic in both directions, {config.rate} packets/s each; next: one pass over L2's memory")
-    before = traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 60)
+    before = traffic.wait_first_pass()
     way = l2.dirty_log(src)
     say(f"migrating L2 from {src.name} to {dst.name}, under traffic, by {NAMES.get(way, way)}")
     with traffic.may_lose("the move", device_stops(way)), Migration(src, dst, to_be=to_be) as migration:

@@ -36,7 +36,7 @@ class Soak:
         traffic = Traffic(self.lab)
         try:
             traffic.wait_both_ways()
-            traffic.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, 120)
+            traffic.wait_first_pass()
             say(f"{rounds} rounds, each there and back, dirty-log={self.way}, "
                 f"under {config.rate} packets/s each way")
             self.rounds(traffic, rounds)

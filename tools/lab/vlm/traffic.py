@@ -159,6 +159,10 @@ class Traffic:
         return self.wait("a look at all packets that L2 holds",
                          lambda c: c["held_until_ms"] >= then["seconds"] * 1000, seconds)
 
+    def wait_first_pass(self, seconds=240):
+        """Wait until every page of the agent's memory was checked once; the counters."""
+        return self.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, seconds)
+
     def wait_pass(self, seconds=240, held=True):
         """Wait until every page of the agent's memory was checked once more, from now, and
         every packet that it holds, unless not held."""
