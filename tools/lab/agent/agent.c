@@ -202,10 +202,12 @@ int main(int argc, char **argv)
 		if (r.lost_runs) {
 			uint64_t known = r.lost_runs < STREAM_RUNS ? r.lost_runs : STREAM_RUNS;
 
-			mine.run_index = next_run++ % known;
+			mine.run_index = next_run % known;
 			mine.run = r.runs[mine.run_index];
 		}
 		sender_run(&s, &r, &mine);
+		/* a turn of the loop may send nothing: then the same run is next again */
+		next_run += s.sent != mine.sent;
 
 		if (now_ns() >= report_ns) {
 			report_ns = now_ns() + REPORT_NS;

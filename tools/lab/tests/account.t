@@ -4,7 +4,7 @@
 """The account of a traffic is right, however busy the host is. A packet that L2 has got and not told of yet, when
 the traffic is ended, is not counted as lost. L0 goes on to send to an L2 that does not answer ARP for a while, as
 one that gets no time to run. A packet that L2 holds and that was overtaken is counted as late, and not as damaged.
-L2's agent runs without L2 here, and is stopped for a while."""
+L2 tells of each run of packets that it has not got. L2's agent runs without L2 here, and is stopped for a while."""
 import os
 import re
 import signal
@@ -30,9 +30,12 @@ SILENT_SECONDS = 15
 # as in tools/lab/agent/stream.h
 STREAM_PORT, HELD_PORT = 7001, 7002
 HELD_LENGTH, STREAM_MAGIC = 8900, 0x4d4c5354
+STREAM_MIN, STREAM_MAX = 64, 1400
 FUTURE = 1 << 62
 HEADER = struct.Struct("<IIQQQQQ")
-REPORT_BYTES = 17 * 8
+REPORT = struct.Struct("<17Q")
+# packets of the agent's, in which it tells of two runs
+TURNS = 200
 SESSION = 1
 # the agent tells every 10 s
 TOLD_SECONDS = 60
@@ -69,13 +72,40 @@ def mix(x):
     return x ^ (x >> 31)
 
 
+def packet(number, length, sent_ns):
+    """One to L2."""
+    start = HEADER.size + REPORT.size
+    start = start if length >= start else HEADER.size
+    words = b"".join(struct.pack("<Q", mix((SESSION + number * HELD_LENGTH + at) & M64))
+                     for at in range(start, length, 8))
+    header = HEADER.pack(STREAM_MAGIC, length, SESSION, number, sent_ns, 0, 0)
+    return (header + bytes(start - HEADER.size) + words)[:length]
+
+
 def held_packet(number):
     """A packet that L2 holds. Its time makes no sense, so that it is looked at as soon as it comes."""
-    start = HEADER.size + REPORT_BYTES
-    words = b"".join(struct.pack("<Q", mix((SESSION + number * HELD_LENGTH + at) & M64))
-                     for at in range(start, HELD_LENGTH, 8))
-    header = HEADER.pack(STREAM_MAGIC, HELD_LENGTH, SESSION, number, FUTURE, 0, 0)
-    return (header + bytes(REPORT_BYTES) + words)[:HELD_LENGTH]
+    return packet(number, HELD_LENGTH, FUTURE)
+
+
+def stream_packet(number):
+    """A packet of the stream to L2."""
+    return packet(number, STREAM_MIN + mix(SESSION ^ number) % (STREAM_MAX - STREAM_MIN + 1), 0)
+
+
+def told_runs(sock):
+    """The runs of lost packets that the agent tells of, if 1 and 3 are lost. Each of its packets is answered: it
+    wakes up once to send and once to receive."""
+    runs = set()
+    for number in range(0, 6, 2):
+        sock.sendto(stream_packet(number), (net.L2_DATA, STREAM_PORT))
+    for number in range(5, 5 + TURNS):
+        said = sock.recv(STREAM_MAX)
+        if len(said) >= HEADER.size + REPORT.size:
+            *_, lost_runs, _, first, last = REPORT.unpack_from(said, HEADER.size)
+            if lost_runs == 2:
+                runs.add((first, last))
+        sock.sendto(stream_packet(number), (net.L2_DATA, STREAM_PORT))
+    return runs
 
 
 def told(held):
@@ -101,6 +131,7 @@ with tap.Tap() as t:
         sock.recv(1)
         for number in 0, 2, 1:
             sock.sendto(held_packet(number), (net.L2_DATA, HELD_PORT))
+        t.equal(told_runs(sock), {(1, 1), (3, 3)}, f"of two lost runs, each is told of in {TURNS} packets")
     counts = told(3)
     t.equal((counts.get("held_late"), counts.get("held_bad")), (1, 0),
             "a packet that was held and overtaken is late, and not bad")
