@@ -177,7 +177,8 @@ class L1:
             alive = self.alive()
             if line in (shown := self.serial()):
                 break
-            if failed := re.search(r"lab: FAILED: (.*)", shown):
+            # the line may be on its way yet
+            if failed := re.search(r"lab: FAILED: (.*)\n", shown):
                 raise LabError(f"{self.name}: {failed[1].strip()}")
             if not alive:
                 raise LabError(f"{self.name}: QEMU ended while booting, see {self.log} "
