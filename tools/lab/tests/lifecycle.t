@@ -6,7 +6,9 @@ while its memory is under way and its device logs; and the two ends differ: the 
 lacks a feature, and the migration fails with a reason; it has another MAC, or another MTU. Otherwise L2
 comes through with its network, and after the failure, too."""
 import dataclasses
+import tempfile
 import time
+import types
 
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
@@ -50,6 +52,19 @@ def wait(reached, seconds, what):
         time.sleep(0.2)
 
 
+def moved_in_line(t):
+    """A boot is counted once, wherever in its line L2 was moved."""
+    with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
+        l1s = [types.SimpleNamespace(share=share) for share in (here, there)]
+        counts = set()
+        for cut in range(len(l2.UP_LINE) + 1):
+            for share, part in (here, l2.UP_LINE[:cut]), (there, l2.UP_LINE[cut:]):
+                with open(f"{share}/l2.console.log", "w", encoding="ascii") as file:
+                    file.write(part)
+            counts.add(l2.boots(*l1s))
+    t.equal(counts, {1}, "a boot is counted once, wherever in its line L2 was moved")
+
+
 def reloaded(l1):
     """Has the L2 in that L1 loaded its driver anew?"""
     return "\nreloaded" in l2.shown(l1)
@@ -68,7 +83,6 @@ def happens(t, lab, src, dst, what, happen):
         migration.cmd("migrate-set-parameters", **{"max-bandwidth": FAST})
         t.note(migration.finish())
     if happen is not reload:
-        # the line may begin here and end there
         wait(lambda: l2.boots(src, dst) > boots, l2.BOOT_SECONDS, "L2 boots again, here or there")
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
@@ -126,6 +140,7 @@ def ends_differ(t, lab, src, dst):
 
 
 with tap.Tap() as t:
+    moved_in_line(t)
     with nested.make_lab() as lab:
         for l1 in lab.l1s:
             l1.config = dataclasses.replace(lab.config, l2_qemu_args="-action reboot=reset")

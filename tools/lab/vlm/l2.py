@@ -134,7 +134,8 @@ def shown(l1):
 
 
 def boots(*l1s):
-    """How often L2 has booted in those L1s, in which it was one after the other. It may have moved within the line."""
+    """How often L2 has booted in those L1s, in which it was one after the other. The line that tells may begin in
+    one L1's log and end in the next one's."""
     return "".join(map(shown, l1s)).count(UP_LINE)
 
 
