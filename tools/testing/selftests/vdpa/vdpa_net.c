@@ -802,10 +802,15 @@ struct count {
 static void count(struct __test_metadata *_metadata, struct net *n, struct count *c, uint32_t q)
 {
 	struct vq *vq = q ? &n->tx : &n->rx;
+	uint64_t end = deadline(NET_WAIT_MS);
 
-	/* an interrupt of before the suspend may come between the two: then once more */
+	/*
+	 * An interrupt from before the suspend may be handled after the calls were read, and before
+	 * the statistics are: then both are read again.
+	 */
 	vq_take_calls(vq);
 	do {
+		ASSERT_FALSE(expired(end));
 		c->kicks = vq->kicks;
 		c->calls = vq->calls;
 		c->used = vq_device_used(vq);
