@@ -114,7 +114,7 @@ is "exec: refuses an L1 that does not exist" $? 1
 is "status: an L1 that hangs does not hold it up" "$("$lab" --lab "$name" status | sed 's/, .*; /; /')" \
 	'l1a: not answering; L2: unknown'
 "$lab" --lab "$name" qmp l1a cont >&2
-# it has stood still: it may take longer than a user is to wait for the first answer
+# status gives an L1 20 s to answer. One that has stood still may need longer: ask again, for 4 minutes
 for _ in $(seq 12); do
 	said=$("$lab" --lab "$name" status | sed 's/up .*; /up; /')
 	[ "$said" != 'l1a: up; L2: none' ] || break

@@ -81,7 +81,7 @@ def run(t, name, rng):
         begun, proc, after = time.monotonic(), begin(name), rng.uniform(0.3, took)
         try:
             good = proc.wait(after) == 0
-            # the first one may have been slow: the next is to be ended before its end
+            # the first build may have been slow, with cold files: later times are those of the fastest
             took = min(took, time.monotonic() - begun)
         except subprocess.TimeoutExpired:
             good = not end(proc)

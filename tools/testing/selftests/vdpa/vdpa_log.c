@@ -1013,9 +1013,9 @@ TEST_F_TIMEOUT(log, ring_out_of_reach, TEST_SECONDS)
 
 /*
  * To be charged in a group of its own, which may use @limit bytes. A limit that is written to a
- * group which uses more already has its processes killed: it is written before there is one. So is
- * a process killed that opens a file when the group has nothing left: what unlimit_memory() needs
- * is opened before, and returned.
+ * group which uses more already has its processes killed: it is written before there is one. A
+ * process that opens a file when the group has nothing left is killed, too: the file that
+ * unlimit_memory() writes to is opened before, and returned.
  */
 static int limit_memory(const char *limit)
 {
