@@ -16,7 +16,7 @@ _virtio_lm_lab()
 		bench) words=$("$lab" check --list --group bench | sed '1d; s/ .*//') ;;
 		check) words=$("$lab" check --list | sed '1d; s/ .*//') ;;
 		exec | vdpa | migrate) words="l1a l1b" ;;
-		console | qmp | logs) words="l1a l1b l2" ;;
+		console | qmp | logs) words="l1a l1b l2 l2b" ;;
 		l2) words="start stop status" ;;
 		fuzz) words="plain iommu" ;;
 		*) words= ;;

@@ -5,6 +5,8 @@ import argparse
 import re
 import sys
 
+from vlm.l2 import NAMES
+
 from . import options, tests
 from .options import UsageError
 
@@ -49,6 +51,10 @@ def parser():
     """Of all commands; and their names."""
     top = Parser(prog="lab", usage="lab [--lab NAME] COMMAND [OPTION]...")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="lab")
+
+    def which(sub):
+        sub.add_argument("--guest", metavar="L2", default=NAMES[0], choices=NAMES,
+                         help=f"which one: {', '.join(NAMES)} ({NAMES[0]})")
 
     def command(name, text, lab=False, json=False, **defaults):
         sub = commands.add_parser(name, description=text, epilog=EXAMPLES if lab else None,
@@ -105,20 +111,22 @@ def parser():
     sub.add_argument("l1", metavar="L1")
     sub.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="(a shell)")
     sub = command("l2", "Boot an L2 in an L1, on its /dev/vhost-vdpa-0; end it; tell where it runs (exit status 1: "
-                  "nowhere).", json=True)
+                  "nowhere). l2b is on /dev/vhost-vdpa-1, and so on: as many as the L1s have --devices.", json=True)
+    which(sub)
     sub.add_argument("what", choices=("start", "stop", "status"))
     sub.add_argument("l1", metavar="L1", nargs="?", help="for start (l1a)")
-    sub = command("migrate", "Move L2 live, from where it runs to another L1; prints time and downtime.", json=True)
+    sub = command("migrate", "Move an L2 live, from where it runs to another L1; prints time and downtime.", json=True)
+    which(sub)
     sub.add_argument("src", metavar="SRC", nargs="?", help="(where it runs)")
     sub.add_argument("dst", metavar="DST", nargs="?", help="(the first other one)")
     sub = command("console", "A guest's serial console; Ctrl-] leaves it.")
-    sub.add_argument("guest", metavar="L1|l2")
+    sub.add_argument("guest", metavar="L1|L2")
     sub = command("qmp", "Run a command of a guest's QEMU, for instance: lab qmp l1a query-status, lab qmp l2 "
                   "human-monitor-command command-line='info network'. Prints the answer as JSON.")
-    sub.add_argument("guest", metavar="L1|l2")
+    sub.add_argument("guest", metavar="L1|L2")
     sub.add_argument("words", metavar="COMMAND [NAME=VALUE]", nargs=argparse.REMAINDER)
     sub = command("logs", "Name the logs of the lab that is up, or show the end of a guest's.")
-    sub.add_argument("guest", metavar="L1|l2", nargs="?")
+    sub.add_argument("guest", metavar="L1|L2", nargs="?")
     command("status", "The L1s, and L2.", json=True)
     command("down", "End the lab; its logs stay.")
     sub = command("shell", "Run a command (bash) in the tree, with the host's network, this checkout at "

@@ -8,8 +8,8 @@ import shlex
 import subprocess
 import sys
 
-from vlm import l2, net
 from vlm.l1 import LabError
+from vlm.l2 import L2, NAMES
 from vlm.lab import Lab, say
 from vlm.migration import migrate
 
@@ -20,12 +20,27 @@ TAIL = 40
 STATUS_SECONDS = 20
 
 
-def where_l2_is(lab):
-    """The L1 that runs L2."""
+def guest_of(lab, name):
+    """The L2 of that name."""
+    guest = L2(NAMES.index(name))
+    if guest.number >= lab.config.devices:
+        raise LabError(f"{name} has no function in these L1s: lab up --devices {guest.number + 1}")
+    return guest
+
+
+def where(lab, guest):
+    """The L1 that runs that L2."""
     for l1 in lab.l1s:
-        if l2.running(l1) is not None:
+        if guest.running(l1) is not None:
             return l1
-    raise LabError("no L1 runs an L2: lab l2 start")
+    raise LabError(f"no L1 runs {guest.name}: lab l2 start --guest {guest.name}")
+
+
+def prepare(l1, guest):
+    """Have an L1's vDPA devices, up to that L2's: the nodes are numbered in the order in which they come."""
+    for other in map(L2, range(guest.number + 1)):
+        if l1.run(["test", "-e", other.node]).returncode:
+            say(f"{l1.name}: {other.take_over(l1)}")
 
 
 def show(args, text, data):
@@ -44,8 +59,9 @@ def do_exec(args):
 def do_console(args):
     """Become the terminal of a guest."""
     lab = Lab.attach(RUN)
-    if args.guest == "l2":
-        to = f"TCP:{where_l2_is(lab).address}:{l2.CONSOLE_PORT}"
+    if args.guest in NAMES:
+        guest = guest_of(lab, args.guest)
+        to = f"TCP:{where(lab, guest).address}:{guest.console_port}"
     else:
         l1 = lab.l1(args.guest)
         to = f"UNIX-CONNECT:{l1.sockets}/{l1.name}.console"
@@ -66,8 +82,9 @@ def do_qmp(args):
             arguments[name.replace("-", "_")] = json.loads(value)
         except ValueError:
             arguments[name.replace("-", "_")] = value
-    if args.guest == "l2":
-        conn = l2.qmp(where_l2_is(lab))
+    if args.guest in NAMES:
+        guest = guest_of(lab, args.guest)
+        conn = guest.qmp(where(lab, guest))
         try:
             answer = conn.cmd(command, **arguments)
         finally:
@@ -85,8 +102,9 @@ def do_logs(args):
         for path in sorted(glob.glob(f"{RUN}/*.log") + glob.glob(f"{RUN}/l1?/*.log")):
             print(f"{os.path.getsize(path):10} {outside(path)}")
         return 0
-    if args.guest == "l2":
-        paths = [path for l1 in lab.l1s for path in sorted(glob.glob(f"{l1.share}/l2.*.log"))]
+    if args.guest in NAMES:
+        guest = guest_of(lab, args.guest)
+        paths = [path for l1 in lab.l1s for path in sorted(glob.glob(guest.log(l1, "*")))]
     else:
         l1 = lab.l1(args.guest)
         paths = [l1.serial_log, l1.log]
@@ -102,51 +120,52 @@ def do_logs(args):
 def do_vdpa(args):
     """Give functions to the driver."""
     l1 = Lab.attach(RUN).l1(args.l1)
-    nodes = [l2.take_over(l1, n, f"vdpa{n}", l2.MAC if n == 0 else None) for n in range(l1.config.devices)]
+    nodes = [guest.take_over(l1) for guest in map(L2, range(l1.config.devices))]
     show(args, "\n".join(nodes), nodes)
     return 0
 
 
 def do_l2(args):
-    """start, stop, status of L2."""
+    """start, stop, status of an L2."""
     lab = Lab.attach(RUN)
+    guest = guest_of(lab, args.guest)
     if args.what != "start" and args.l1:
         raise LabError(f"lab l2 {args.what} takes no L1")
     if args.what == "start":
         l1 = lab.l1(args.l1 or "l1a")
         for other in lab.l1s:
-            if l2.alive(other):
-                raise LabError(f"{other.name} runs an L2 already, and there is one address for it: lab l2 stop")
-        if l1.run(["test", "-e", l2.NODE]).returncode:
-            say(f"{l1.name}: {l2.take_over(l1)}")
-        say(f"starting L2 in {l1.name}, about 20 s without KVM")
-        l2.start(l1)
-        say(f"L2 is up after {l2.wait_up(l1):.1f} s, at {net.L2_DATA}")
+            if guest.alive(other):
+                raise LabError(f"{other.name} runs {guest.name} already, and it has one address: lab l2 stop --guest "
+                               f"{guest.name}; or, in a lab of more --devices, start another --guest")
+        prepare(l1, guest)
+        say(f"starting {guest.name} in {l1.name}, about 20 s without KVM")
+        guest.start(l1)
+        say(f"{guest.name} is up after {guest.wait_up(l1):.1f} s, at {guest.address}")
     elif args.what == "stop":
-        l2.stop(where_l2_is(lab))
+        guest.stop(where(lab, guest))
     else:
-        states = {l1.name: state for l1 in lab.l1s if (state := l2.running(l1)) is not None}
-        show(args, "\n".join(f"L2 in {name}: {state}" for name, state in states.items())
-             or "no L1 runs an L2: lab l2 start", states)
+        states = {l1.name: state for l1 in lab.l1s if (state := guest.running(l1)) is not None}
+        show(args, "\n".join(f"{guest.name} in {name}: {state}" for name, state in states.items())
+             or f"no L1 runs {guest.name}: lab l2 start --guest {guest.name}", states)
         return 0 if states else 1
     return 0
 
 
 def do_migrate(args):
-    """Move L2."""
+    """Move an L2."""
     lab = Lab.attach(RUN)
-    src = lab.l1(args.src) if args.src else where_l2_is(lab)
-    if not l2.alive(src):
-        raise LabError(f"{src.name} runs no L2: lab l2 status tells where it is")
+    guest = guest_of(lab, args.guest)
+    src = lab.l1(args.src) if args.src else where(lab, guest)
+    if not guest.alive(src):
+        raise LabError(f"{src.name} does not run {guest.name}: lab l2 status --guest {guest.name} tells where it is")
     others = [l1 for l1 in lab.l1s if l1 is not src]
     if not others:
         raise LabError("there is only one L1: lab up --l1s 2")
     dst = lab.l1(args.dst) if args.dst else others[0]
     if dst is src:
         raise LabError(f"{src.name} is source and destination: name two L1s")
-    if dst.run(["test", "-e", l2.NODE]).returncode:
-        l2.take_over(dst)
-    moved = migrate(src, dst)
+    prepare(dst, guest)
+    moved = migrate(src, dst, guest=guest)
     show(args, str(moved), dataclasses.asdict(moved))
     return 0
 
@@ -155,6 +174,7 @@ def do_status(args):
     """One line per guest."""
     lab = Lab.attach(RUN)
     rows = []
+    guests = list(map(L2, range(max(1, lab.config.devices))))
     for l1 in lab.l1s:
         try:
             alive = l1.run(["cat", "/proc/uptime"], timeout=STATUS_SECONDS)
@@ -163,10 +183,12 @@ def do_status(args):
             uptime = None
         rows.append({"name": l1.name, "uptime": uptime, "address": l1.address,
                      "accel": "KVM" if lab.config.kvm else "TCG",
-                     "l2": "unknown" if uptime is None else l2.running(l1)})
+                     **{guest.name: "unknown" if uptime is None else guest.running(l1) for guest in guests}})
     show(args, "\n".join(
         f"{row['name']}: {'not answering' if row['uptime'] is None else 'up %.0f s' % row['uptime']}, "
-        f"{row['address']}, {row['accel']}; L2: {row['l2'] or 'none'}" for row in rows), rows)
+        f"{row['address']}, {row['accel']}; "
+        + ", ".join(f"{guest.name}: {row[guest.name] or 'none'}" for guest in guests)
+        for row in rows), rows)
     return 0
 
 

@@ -4,8 +4,8 @@ the device, and back by shadow virtqueues; both side by side, and a picture of e
 import time
 
 from testlib import phases, plot
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.lab import Lab, say
 from vlm.migration import Migration
 from vlm.traffic import Traffic, device_stops, wrong
@@ -87,7 +87,7 @@ def run(config, run_dir):
         src, dst = lab.l1s[:2]
         for l1 in src, dst:
             say(f"{l1.name}: the driver takes the function over: {l2.take_over(l1)}")
-        say(f"booting L2 in {src.name} on {l2.NODE}, about 20 s without KVM")
+        say(f"booting L2 in {src.name} on {l2.node}, about 20 s without KVM")
         l2.start(src)
         say(f"L2 is up after {l2.wait_up(src):.1f} s")
         # the other way after the one, where it is for us to choose
@@ -100,7 +100,7 @@ def run(config, run_dir):
         l2.stop(src)
         found = lab.stop()
 
-    print(f"\nAn L2 guest ({config.l2_memory} MiB) on {l2.NODE}, migrated live between "
+    print(f"\nAn L2 guest ({config.l2_memory} MiB) on {l2.node}, migrated live between "
           f"{' and '.join(l1.name for l1 in lab.l1s[:2])}\n")
     names = [NAMES.get(moved.dirty_log, moved.dirty_log) for moved, *_ in legs]
     print(f"  {'':38}" + "".join(f"{name:24}" for name in names).rstrip())

@@ -4,8 +4,8 @@ its memory is checked each time."""
 import statistics
 import time
 
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.lab import Lab, say
 from vlm.migration import migrate
 from vlm.qmp import QMPError
@@ -29,7 +29,7 @@ class Soak:
         config = self.lab.config
         for l1 in self.lab.l1s[:2]:
             l2.take_over(l1)
-        say(f"booting L2 in {here.name} on {l2.NODE}, about 20 s without KVM")
+        say(f"booting L2 in {here.name} on {l2.node}, about 20 s without KVM")
         l2.start(here)
         l2.wait_up(here)
         self.way = l2.dirty_log(here)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What can go wrong with a migration: how it is brought about, from the start of the migration to
 where QEMU has given it up. L2 is to go on where it was then."""
-from vlm import l2, net
+from vlm import net
+from vlm.l2 import l2
 
 # Slow enough for the first pass over L2's RAM, which takes a minute, to last until something has gone wrong. L2 dirties
 # as much in a second, by nested.PAGES, so that a migration does not end by itself

@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 
-from vlm import l2, net
+from vlm import net
 from vlm.l1 import die_with_parent
+from vlm.l2 import l2
 
 from . import tap
 
@@ -222,7 +223,7 @@ def run_function(t, lab, function, what, require, slow=1, words=(), only=()):
     `vdpa dev add`. Returns their figures."""
     l1 = lab.l1s[0]
     with wire_peer(lab, function) as peer:
-        l2.take_over(l1, function, NAME, None, words)
+        l2.take_over(l1, function, NAME, "", words)
         figures = run(t, l1, what, require, slow, only)
         t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
     l1.sh(f"vdpa dev del {NAME}", timeout=60 * slow)

@@ -3,10 +3,9 @@
 import shlex
 import xml.etree.ElementTree as ET
 
-from vlm import l2, net
 from vlm.l1 import LabError
+from vlm.l2 import dirty_log_of, l2
 from vlm.machine import FIRMWARE, nested_kvm
-from vlm.traffic import agent_mib
 
 from . import tap
 
@@ -73,11 +72,9 @@ def domain(lab, emulator):
     c = lab.config
     tree = ET.parse(SAMPLE)
     root = tree.getroot()
-    agent = f"{net.L0_DATA},{c.rate},{agent_mib(c)},{c.pages}"
     for path, text in (("os/kernel", f"{c.kernel}/vmlinux"), ("os/initrd", f"{c.kernel}/l2.gz"),
-                       ("os/cmdline", "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 quiet "
-                                      f"lab.address={net.L2_DATA} lab.agent={agent}"),
-                       ("devices/emulator", emulator), ("memory", str(c.l2_memory))):
+                       ("os/cmdline", l2.kernel_words(c)), ("devices/emulator", emulator),
+                       ("memory", str(c.l2_memory))):
         root.find(path).text = text
     root.find("devices/serial/source").set("path", "/virtio-lm/run/l2.console.log")
     serial = ET.SubElement(root.find("devices"), "serial", type="file")
@@ -109,7 +106,7 @@ def migrate(src, dst):
 
 def dirty_log(l1):
     """How the L2 in that L1 migrates, as l2.dirty_log() has it."""
-    return l2.dirty_log_of(virsh(l1, "qemu-monitor-command", "--hmp", "l2", "info network"))
+    return dirty_log_of(virsh(l1, "qemu-monitor-command", "--hmp", "l2", "info network"))
 
 
 def destroy(l1):

@@ -5,10 +5,10 @@ import os
 import re
 import time
 
-from vlm import l2
 from vlm.config import Config
 from vlm.l1 import LabError
-from vlm.migration import BANDWIDTH, MIGRATION_PORT, Migration, set_capabilities
+from vlm.l2 import l2
+from vlm.migration import BANDWIDTH, Migration, set_capabilities
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic, account, wrong
 
@@ -53,7 +53,7 @@ def boot(t, lab):
     """L2 in the first L1; its traffic."""
     here = lab.l1s[0]
     for l1 in lab.l1s:
-        t.equal(l2.take_over(l1), l2.NODE, f"{l1.name}: the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, f"{l1.name}: the driver takes the function over")
         pieces = int(l1.sh("cat /sys/module/vhost_vdpa/parameters/max_iotlb_entries"))
         t.at_most(lab.config.l2_memory << 8, pieces, f"{l1.name}: and L2's memory is mapped in however many pieces")
     l2.start(here)
@@ -95,7 +95,7 @@ def sees_link(l1, expected):
     end = time.monotonic() + LINK_SECONDS
     text = ""
     asked = 0
-    with open(f"{l1.share}/l2.console.log", encoding="utf-8", errors="replace") as file:
+    with open(l2.log(l1, "console"), encoding="utf-8", errors="replace") as file:
         file.seek(0, os.SEEK_END)
         while time.monotonic() < end:
             text += file.read()
@@ -129,7 +129,7 @@ def refused(t, what, l1, why, capabilities=()):
     conn = l2.qmp(l1)
     try:
         set_capabilities(conn, capabilities)
-        conn.cmd("migrate", uri=f"tcp:{l1.address}:{MIGRATION_PORT}")
+        conn.cmd("migrate", uri=f"tcp:{l1.address}:{l2.migration_port}")
         said = f"it has begun: {conn.cmd('query-migrate')}"
     except QMPError as err:
         said = str(err)

@@ -4,8 +4,8 @@ import re
 import select
 import subprocess
 
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 # for one of them
 SECONDS = 240
@@ -20,7 +20,7 @@ class Steps:
     """vdpa_step in an L1, on its device, which it opens and resets, up to end()."""
 
     def __init__(self, l1):
-        self.proc = l1.popen(["env", f"VDPA_DEV={l2.NODE}", f"{l1.config.tools}/kselftest/vdpa_step"], text=True,
+        self.proc = l1.popen(["env", f"VDPA_DEV={l2.node}", f"{l1.config.tools}/kselftest/vdpa_step"], text=True,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.step("open")
         self.step("reset")
@@ -43,7 +43,7 @@ class Steps:
 
 def add(l1, pairs):
     """The command that makes the device of L1's function, with so many pairs."""
-    return f"vdpa dev add name vdpa0 mgmtdev pci/{l1.pci(0)} mac {l2.MAC} max_vqp {pairs}"
+    return f"vdpa dev add name vdpa0 mgmtdev pci/{l1.pci(0)} mac {l2.mac} max_vqp {pairs}"
 
 
 def delete():

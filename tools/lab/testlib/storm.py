@@ -5,8 +5,8 @@ import subprocess
 import threading
 import time
 
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 from . import kselftest
 

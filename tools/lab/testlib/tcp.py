@@ -5,8 +5,8 @@ import socket
 import struct
 import time
 
-from vlm import l2, net
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 # L2 takes and drops what comes to the first port, and sends zeros from the second
 SINK, SOURCE = 5001, 5002
@@ -64,11 +64,11 @@ def rate(port, seconds, address):
         conn.close()
 
 
-def to_l2(seconds, address=net.L2_DATA):
+def to_l2(seconds, address=l2.address):
     """How fast L2 takes what it is sent."""
     return rate(SINK, seconds, address)
 
 
-def from_l2(seconds, address=net.L2_DATA):
+def from_l2(seconds, address=l2.address):
     """How fast L2 sends."""
     return rate(SOURCE, seconds, address)

@@ -18,7 +18,8 @@ import types
 from testlib import tap
 from vlm import net
 from vlm.l1 import die_with_parent
-from vlm.traffic import Traffic, agent_mib, wrong
+from vlm.l2 import agent_mib, l2
+from vlm.traffic import Traffic, wrong
 
 # longer than the peer waits for packets that were overtaken
 STOPPED_SECONDS = 4
@@ -43,7 +44,7 @@ M64 = (1 << 64) - 1
 
 # It begins when its network is there. It does not answer ARP.
 AGENT = f"""
-until ip addr add {net.L2_DATA}/24 dev eth0 2>/dev/null; do sleep 0.1; done
+until ip addr add {l2.address}/24 dev eth0 2>/dev/null; do sleep 0.1; done
 echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore
 ip link set eth0 up
 exec "$@"
@@ -54,7 +55,7 @@ def start_agent(config):
     """L2's agent, in a network namespace that a port of br0 leads to."""
     with open(f"{tap.run_dir()}/agent.log", "w", encoding="ascii") as file:
         agent = subprocess.Popen(["unshare", "--net", "sh", "-euc", AGENT, "sh", f"{config.tools}/agent",
-                                  net.L0_DATA, str(config.rate), str(agent_mib(config)), str(config.pages)],
+                                  l2.peer_address, str(config.rate), str(agent_mib(config)), str(config.pages)],
                                  stdout=file, preexec_fn=die_with_parent)
     while os.readlink(f"/proc/{agent.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
         pass
@@ -97,14 +98,14 @@ def told_runs(sock):
     wakes up once to send and once to receive."""
     runs = set()
     for number in range(0, 6, 2):
-        sock.sendto(stream_packet(number), (net.L2_DATA, STREAM_PORT))
+        sock.sendto(stream_packet(number), (l2.address, STREAM_PORT))
     for number in range(5, 5 + TURNS):
         said = sock.recv(STREAM_MAX)
         if len(said) >= HEADER.size + REPORT.size:
             *_, lost_runs, _, first, last = REPORT.unpack_from(said, HEADER.size)
             if lost_runs == 2:
                 runs.add((first, last))
-        sock.sendto(stream_packet(number), (net.L2_DATA, STREAM_PORT))
+        sock.sendto(stream_packet(number), (l2.address, STREAM_PORT))
     return runs
 
 
@@ -126,11 +127,11 @@ with tap.Tap() as t:
     agent = start_agent(lab.config)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(TOLD_SECONDS)
-        sock.bind((net.L0_DATA, STREAM_PORT))
+        sock.bind((l2.peer_address, STREAM_PORT))
         # by then L0 knows L2's MAC
         sock.recv(1)
         for number in 0, 2, 1:
-            sock.sendto(held_packet(number), (net.L2_DATA, HELD_PORT))
+            sock.sendto(held_packet(number), (l2.address, HELD_PORT))
         t.equal(told_runs(sock), {(1, 1), (3, 3)}, f"of two lost runs, each is told of in {TURNS} packets")
     counts = told(3)
     t.equal((counts.get("held_late"), counts.get("held_bad")), (1, 0),

@@ -7,7 +7,7 @@ translate."""
 import subprocess
 
 from testlib import tap
-from vlm import l2
+from vlm.l2 import l2
 from vlm.traffic import Traffic, wrong
 
 L2_MEMORY = 128
@@ -29,7 +29,7 @@ with tap.Tap() as t:
         l1 = lab.l1s[0]
         l1.sh(f"echo {HUGE_PAGES} >/proc/sys/vm/nr_hugepages; "
               f"grep -q '^HugePages_Total: *{HUGE_PAGES}$' /proc/meminfo")
-        t.equal(l2.take_over(l1), l2.NODE, "the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, "the driver takes the function over")
         l2.start(l1)
         l2.wait_up(l1)
         traffic = Traffic(lab)

@@ -7,7 +7,7 @@ its time, too, and how long it takes to make and to delete a device of 64 pairs,
 from testlib import bench, steps, tap
 from testlib.bench import at_most
 from testlib.registers import MSIX, Registers
-from vlm import l2
+from vlm.l2 import l2
 
 FEW = 4, 1
 # A tap has 256, MAX_TAP_QUEUES of Linux. But vhost-vdpa of 6.12 asks for all virtqueues of a device in one piece
@@ -40,7 +40,7 @@ def run(kept, calls, unit, legs, rounds, measure):
 
 def taken(l1):
     """The function, and no device."""
-    t.equal(l2.take_over(l1), l2.NODE, "the driver takes the function over")
+    t.equal(l2.take_over(l1), l2.node, "the driver takes the function over")
     l1.sh(steps.delete())
 
 

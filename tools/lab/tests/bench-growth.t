@@ -11,8 +11,8 @@ import statistics
 
 from testlib import bench, frames, tap
 from testlib.bench import at_most
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 ROUNDS = tap.parameter("rounds", 12)
 # calls of each round, of which the median counts
@@ -65,7 +65,7 @@ tap.need_log()
 with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(":")[0] + ".") as kept, \
         tap.make_lab(memory=2048, devices=FUNCTIONS) as lab:
     l1 = lab.l1s[0]
-    nodes = [l2.take_over(l1, n, f"vdpa{n}", mac=None) for n in range(FUNCTIONS)]
+    nodes = [l2.take_over(l1, n, f"vdpa{n}", mac="") for n in range(FUNCTIONS)]
     for goal, *legs in CASES:
         names = [leg.name for leg in legs]
         found = [kept.compare(f"log, {name}: {' / '.join(names)}", "us", names, goal) for name in NAMES]

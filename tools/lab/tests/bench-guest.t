@@ -16,8 +16,9 @@ import subprocess
 
 from testlib import bench, tap, tcp, vdpa
 from testlib.bench import at_least, at_most
-from vlm import l2, net
+from vlm import net
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 # the parents by which L2 has its NICs
 DEFAULT, ALL, OTHER = LEGS = "virtio_lm_vdpa", "virtio_lm_vdpa, all features", "vp_vdpa"
@@ -62,9 +63,9 @@ def all_features(l1):
 def make_nodes(l1, legs):
     """The three vDPA devices, of the parents in the order of the functions; their nodes."""
     default, every, other = (legs.index(leg) for leg in LEGS)
-    nodes = {default: l2.take_over(l1, default, f"vdpa{default}", mac=None)}
+    nodes = {default: l2.take_over(l1, default, f"vdpa{default}", mac="")}
     mask = ("device_features", hex(all_features(l1)))
-    nodes[every] = l2.take_over(l1, every, f"vdpa{every}", mac=None, words=mask)
+    nodes[every] = l2.take_over(l1, every, f"vdpa{every}", mac="", words=mask)
     nodes[other] = l1.sh("/virtio-lm/src/tools/lab/l1-vdpa -d "
                          f"{l1.config.simulator}/vp_vdpa.ko {l1.pci(other)} vdpa{other}").split()[-1]
     return [nodes[n] for n in sorted(nodes)]

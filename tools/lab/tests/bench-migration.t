@@ -14,8 +14,8 @@ import time
 
 from testlib import bench, phases, tap, tcp
 from testlib.bench import at_least, at_most, first_at_most
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.migration import Migration
 from vlm.traffic import Traffic, wrong
 
@@ -165,7 +165,7 @@ def run(lab, case, kept):
     """All rounds of a case."""
     src, dst = lab.l1s
     found = comparisons(kept, case)
-    nics = {way: l2.netdev(l2.NODE, way, pairs=case.pairs) for way in LEGS}
+    nics = {way: l2.netdev(l2.node, way, pairs=case.pairs) for way in LEGS}
     sequence = bench.order(LEGS, ROUNDS)
     for l1 in src, dst:
         l2.take_over(l1)

@@ -14,8 +14,9 @@ import subprocess
 
 from testlib import bench, frames, tap
 from testlib.bench import at_least, at_most
-from vlm import l2, net
+from vlm import net
 from vlm.l1 import LabError, die_with_parent
+from vlm.l2 import l2
 
 LEGS = "vdpa=on", "vdpa=off"
 # of the functions, in their order: which leg uses them, and in which rounds. Behind them is that of vhost-vdpa
@@ -41,14 +42,14 @@ def spaces(l1):
     for n in range(len(USED)):
         name = f"f{n}"
         l1.sh(f"ip netns add {name}; dev=$(ls /sys/bus/pci/devices/{l1.pci(n)}/virtio*/net); "
-              f"ip link set $dev netns {name}; ip -n {name} addr add {net.DATA}{21 + n}/24 dev $dev; "
+              f"ip link set $dev netns {name}; ip -n {name} addr add {net.DATA}0.{21 + n}/24 dev $dev; "
               f"ip -n {name} link set $dev up")
         l1.one_cpu(n)
 
 
 def iperf(l1, space, *words):
     """iperf3's account, from a function to L0."""
-    command = ["ip", "netns", "exec", space, "iperf3", "-J", "-c", net.L0_DATA, "-t", str(SECONDS), *words]
+    command = ["ip", "netns", "exec", space, "iperf3", "-J", "-c", l2.peer_address, "-t", str(SECONDS), *words]
     done = l1.run(command, timeout=120 + 2 * SECONDS)
     said = json.loads(done.stdout)
     if "error" in said or done.returncode:
@@ -81,7 +82,7 @@ def packets(l1, space, count, *words):
 
 def round_trip(l1, space):
     """The median of some pings, in us."""
-    said = l1.sh(f"ip netns exec {space} ping -n -i 0.01 -c {PINGS} {net.L0_DATA}", timeout=120)
+    said = l1.sh(f"ip netns exec {space} ping -n -i 0.01 -c {PINGS} {l2.peer_address}", timeout=120)
     return statistics.median(float(ms) for ms in TIME.findall(said)) * 1000
 
 
@@ -107,7 +108,7 @@ def rate(l1, node, what, leg):
 
 def with_log(l1, kept):
     """The last function, with the log on and off."""
-    node = l2.take_over(l1, len(USED), mac=None)
+    node = l2.take_over(l1, len(USED), mac="")
     for what in "send", "receive":
         comparison = kept.compare(f"vhost-vdpa: {what}, the log on", "1/s", LOG_LEGS, at_least(0.97))
         with frames.Sender(l1.mac(len(USED))) if what == "receive" else contextlib.nullcontext():
@@ -123,7 +124,7 @@ with tap.Tap() as t, bench.Bench(tap.run_dir(), __doc__.partition(".")[0] + ".")
         spaces(l1)
         comparisons = [kept.compare(what, unit, LEGS, goal) for what, unit, goal, _ in MEASURED]
         with open(f"{lab.run_dir}/iperf3.log", "w", encoding="utf-8") as log:
-            server = subprocess.Popen(["iperf3", "-s", "-B", net.L0_DATA], stdout=log, stderr=log,
+            server = subprocess.Popen(["iperf3", "-s", "-B", l2.peer_address], stdout=log, stderr=log,
                                       preexec_fn=die_with_parent)
             # of one measurement both legs are one right after the other
             for comparison, (*_, measure) in zip(comparisons, MEASURED):

@@ -62,15 +62,15 @@ unset IFS
 
 says "up: two L1s, with a kernel and a driver of the user's" 'l1b is up' up "$@" --l1s 2 --driver "$driver" \
 	--kernel "$kernel/vmlinux" --modules "$modules"
-says "status: shows both" '^l1b: up .* L2: none$' status
+says "status: shows both" '^l1b: up .* l2: none$' status
 says "status: is JSON for programs" '^\[{"name": "l1a", .*"l2": null}\]$' status --json
-refuses "l2 status: nowhere" '^no L1 runs an L2: lab l2 start$' l2 status
-refuses "l2 stop: refuses where there is none" 'no L1 runs an L2' l2 stop
+refuses "l2 status: nowhere" '^no L1 runs l2: lab l2 start --guest l2$' l2 status
+refuses "l2 stop: refuses where there is none" 'no L1 runs l2' l2 stop
 says "vdpa: gives the function to the driver, and names the device" '^/dev/vhost-vdpa-0$' vdpa l1a
 says "exec: that is the user's driver" '^virtio_lm_vdpa' exec l1a lsmod
-says "l2 start: L2 comes up" 'L2 is up after' l2 start l1a
-refuses "l2 start: refuses a second L2 with the same address" 'l1a runs an L2 already' l2 start l1b
-says "l2 status: where it runs" '^L2 in l1a: running$' l2 status
+says "l2 start: L2 comes up" 'l2 is up after' l2 start l1a
+refuses "l2 start: refuses the same L2 twice" 'l1a runs l2 already' l2 start l1b
+says "l2 status: where it runs" '^l2 in l1a: running$' l2 status
 says "qmp: asks L2's QEMU" '"status": "running"' qmp l2 query-status
 says "qmp: passes arguments" 'vhost-vdpa' qmp l2 human-monitor-command 'command-line=info network'
 says "qmp: asks an L1's QEMU" '"running": true' qmp l1b query-status
@@ -78,14 +78,14 @@ refuses "qmp: refuses an argument that is none" 'an argument of a QMP command is
 says "console: is L2's" '^console of l2' console l2
 says "migrate: L2 moves by shadow virtqueues, as the kernel's own modules have no log, and what it took is said" \
 	'^l1a -> l1b, shadow virtqueues: .* downtime [0-9]* ms' migrate
-says "l2 status: it runs there" '^L2 in l1b: running$' l2 status
+says "l2 status: it runs there" '^l2 in l1b: running$' l2 status
 says "migrate: is JSON for programs" '"destination": "l1a"' migrate --json l1b l1a
 refuses "migrate: refuses to move it to where it is" 'is source and destination' migrate l1a l1a
 refuses "migrate: refuses an L1 that there is not" 'there is no l1z: this lab has l1a, l1b' migrate l1a l1z
 says "logs: names them" 'l1a.serial.log$' logs
 says "logs: shows the end of a guest's" 'l2.console.log <==$' logs l2
 says "l2 stop: it ends" '' l2 stop
-refuses "l2 status: and is nowhere" 'no L1 runs an L2' l2 status
+refuses "l2 status: and is nowhere" 'no L1 runs l2' l2 status
 says "down: all ends" '^down; logs: ' down
 says "down: may be said twice" '^this lab is not up$' down
 refuses "status: refuses when nothing is up" 'this lab is not up: lab up' status

@@ -5,8 +5,8 @@
 of L2's memory find pages that are wrong after the migration, every time. In the same lab, without dropped
 bits, they find nothing. An L2 that dies or a lab that fails is no find."""
 from testlib import tap
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.migration import migrate
 from vlm.qmp import QMPError
 from vlm.traffic import BAD, Traffic

@@ -20,14 +20,15 @@ import time
 from testlib import debug, nested, tap
 from testlib.faults import SLOW, cancelled
 from testlib.kselftest import DRIVER
-from vlm import l2, net
+from vlm import net
 from vlm.config import Config
 from vlm.l1 import LabError
+from vlm.l2 import DEBIAN_QEMU, l2
 from vlm.migration import Migration, migrate
 from vlm.traffic import Traffic, account, device_stops
 
 PAIRS = 4
-NIC = l2.netdev(l2.NODE, "auto", pairs=PAIRS)
+NIC = l2.netdev(l2.node, "auto", pairs=PAIRS)
 MAC, NEXT_MAC, VLAN_MAC = "52:54:00:77:00:0a", "52:54:00:77:00:0b", "52:54:00:77:00:06"
 GROUP = "01:00:5e:01:02:03"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -38,7 +39,7 @@ ETH_P_8021Q, ETH_P_ARP = 0x8100, 0x0806
 FRAMES = {
     "mac": (MAC, None),
     "next": (NEXT_MAC, None),
-    "given": (l2.MAC, None),
+    "given": (l2.mac, None),
     "group": (GROUP, None),
     "other": ("01:00:5e:01:02:04", None),
     "five": (BROADCAST, 5),
@@ -156,7 +157,7 @@ def connects(n):
     """Does L2 answer, by a refusal, a connection from another port of L0's than all others?"""
     with socket.socket() as sock:
         sock.settimeout(SECONDS)
-        return sock.connect_ex((net.L2_DATA, 1000 + n)) == errno.ECONNREFUSED
+        return sock.connect_ex((l2.address, 1000 + n)) == errno.ECONNREFUSED
 
 
 def uses_pairs(t, what, l1, pairs):
@@ -217,7 +218,7 @@ def announcements():
                 time.sleep(0.2)
                 continue
             # the sender's address and the target's are one in an announcement
-            if frame[28:32] == frame[38:42] == socket.inet_aton(net.L2_DATA):
+            if frame[28:32] == frame[38:42] == socket.inet_aton(l2.address):
                 found.append(frame[22:28].hex(":"))
 
 
@@ -264,7 +265,7 @@ def travel(t, lab, way, log):
     """L2 sets its NIC up, and goes there and back."""
     here, there = lab.l1s
     for l1 in lab.l1s:
-        t.equal(l2.take_over(l1), l2.NODE, f"{way}: {l1.name}: the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, f"{way}: {l1.name}: the driver takes the function over")
     l2.start(here, nic=NIC)
     t.note(f"L2 up after {l2.wait_up(here):.1f} s")
     t.equal(l2.dirty_log(here), log, f"{way}: so L2 will migrate")
@@ -309,6 +310,6 @@ with tap.Tap() as t:
         travel(t, lab, "the device's log", "device")
         if not tap.DEBUG:
             for l1 in lab.l1s:
-                l1.config = dataclasses.replace(with_vlan, vdpa_modules="stock", l2_qemu=l2.DEBIAN_QEMU)
+                l1.config = dataclasses.replace(with_vlan, vdpa_modules="stock", l2_qemu=DEBIAN_QEMU)
             travel(t, lab, "shadow virtqueues", "unknown")
         t.clean_logs(lab)

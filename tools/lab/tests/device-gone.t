@@ -7,7 +7,7 @@ nothing. So all of L2's RAM is sent at most once more for it, and the migration 
 has no link, and what it sends is lost until it is at the destination."""
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
-from vlm import l2
+from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, Migration
 from vlm.traffic import BAD, wrong
 

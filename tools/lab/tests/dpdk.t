@@ -15,8 +15,9 @@ import time
 
 from testlib import kselftest, tap
 from testlib.ping import ping
-from vlm import l2, net
+from vlm import net
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 DPDK = tap.folder("dpdk")
 MAC = "52:54:00:77:00:02"
@@ -40,7 +41,7 @@ class Testpmd:
         line = [f"{DPDK}/usr/bin/dpdk-testpmd", "-l", "0,1", "--no-pci", "--in-memory", "--no-telemetry",
                 "-d", f"{pmds}/librte_bus_vdev.so", "-d", f"{pmds}/librte_mempool_ring.so",
                 "-d", f"{pmds}/librte_net_virtio.so",
-                "--vdev", f"net_virtio_user0,path={l2.NODE},mac={MAC}{device}",
+                "--vdev", f"net_virtio_user0,path={l2.node},mac={MAC}{device}",
                 "--", "-i", "--total-num-mbufs=4096", *words]
         self.proc = l1.popen(["env", f"LD_LIBRARY_PATH={lib}", "sh", "-c",
                               f"echo $$ >/run/testpmd.pid; exec stdbuf -oL {shlex.join(line)} 2>&1"],
@@ -106,7 +107,7 @@ def answers(t, pmd, what):
     pmd.cmd("set fwd icmpecho")
     pmd.cmd("start")
     # the first ones may come before its cores poll
-    missing, said = ping(net.L2_DATA, PINGS, 0.2)
+    missing, said = ping(l2.address, PINGS, 0.2)
     if not t.equal(missing, [], f"{what}: each of {PINGS} pings is answered"):
         t.note(said)
     stopped = pmd.cmd("stop")
@@ -145,7 +146,7 @@ def commands(l1, name):
 
 def take(l1, function, *words):
     """The L1's device, of that function."""
-    t.equal(l2.take_over(l1, function, mac=MAC, words=words), l2.NODE, f"function {function}: it is made a device")
+    t.equal(l2.take_over(l1, function, mac=MAC, words=words), l2.node, f"function {function}: it is made a device")
 
 
 with tap.Tap() as t:

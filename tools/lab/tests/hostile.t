@@ -16,9 +16,9 @@ import subprocess
 import time
 
 from testlib import kselftest, tap
-from vlm import l2
 from vlm.kernel_log import findings
 from vlm.l1 import LabError, UP_LINE
+from vlm.l2 import l2
 from vlm.qmp import QMP
 
 SEED = tap.parameter("seed", random.randrange(1 << 32))

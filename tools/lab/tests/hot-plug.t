@@ -9,8 +9,9 @@ import time
 
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
-from vlm import l2, net
+from vlm import net
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, Migration
 from vlm.qmp import QMPError
 from vlm.traffic import Traffic
@@ -26,7 +27,7 @@ PINGS = 20
 
 def nic(both):
     """QEMU's words: the first NIC, a port, and what may be in it."""
-    words = l2.netdev(l2.NODE, "auto") + PORT
+    words = l2.netdev(l2.node, "auto") + PORT
     if both:
         words += ["-netdev", f"vhost-vdpa,id=n1,vhostdev={SECOND_NODE}",
                   "-device", f"virtio-net-pci,id=second,netdev=n1,bus=slot1,mac={SECOND_MAC},romfile="]
@@ -94,7 +95,7 @@ with tap.Tap() as t:
         src, dst = lab.l1s
         net.ip("addr", "add", f"{SECOND_L0}/24", "dev", "br0")
         for l1 in lab.l1s:
-            t.equal(l2.take_over(l1), l2.NODE, f"{l1.name}: the first device")
+            t.equal(l2.take_over(l1), l2.node, f"{l1.name}: the first device")
             t.equal(l2.take_over(l1, 1, name="vdpa1", mac=SECOND_MAC), SECOND_NODE, f"{l1.name}: the second")
         l2.start(src, nic=nic(both=False))
         l2.wait_up(src)
@@ -104,7 +105,7 @@ with tap.Tap() as t:
         said = plug(src, "/dev/null")
         t.ok("netdev_add" in said, "a netdev on what is no vDPA device is refused")
         t.note(said)
-        t.ok("netdev_add" in plug(src, l2.NODE), "and one on a device that is in use")
+        t.ok("netdev_add" in plug(src, l2.node), "and one on a device that is in use")
         t.equal(plug(src), "", "a second NIC is plugged: nothing of the refused ones is in its way")
         up(t, src, "plugged")
         nested.well(t, "plugged", traffic)

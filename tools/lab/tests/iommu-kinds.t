@@ -9,9 +9,9 @@ import subprocess
 
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
+from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, Migration
 from vlm.traffic import Traffic
-from vlm import l2
 
 # 6.12 tries the address that its driver has asked about, and says so each time that the node is opened
 WIDTH = r"iommu width \(39\) is not sufficient for the mapped address"
@@ -35,7 +35,7 @@ def known(words):
 def there_and_back(t, lab, kind, end):
     """L2, moved twice."""
     for l1 in lab.l1s:
-        t.equal(l2.take_over(l1), l2.NODE, f"{kind}: {l1.name}: the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, f"{kind}: {l1.name}: the driver takes the function over")
     here, there = lab.l1s
     l2.start(here)
     l2.wait_up(here)

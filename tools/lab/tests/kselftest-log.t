@@ -8,7 +8,7 @@ import os
 import re
 
 from testlib import kselftest, tap
-from vlm import l2
+from vlm.l2 import l2
 
 LONG_ROUNDS = 10000
 LOG_TESTS = ["vdpa_log", "vdpa_log_oracle"]

@@ -6,7 +6,7 @@ QEMU as the emulator; function and IOMMU are the sample's. The driver takes the 
 has its network."""
 from testlib import tap
 from testlib.libvirt_l1 import LibvirtL1
-from vlm import l2
+from vlm.l2 import l2
 from vlm.lab import Lab
 from vlm.traffic import Traffic, account
 
@@ -17,7 +17,7 @@ with tap.Tap() as t:
     with lab:
         l1 = lab.l1s[0]
         t.ok("l1a" in l1.daemon.virsh("list", "--name"), "libvirt has it among its domains")
-        t.equal(l2.take_over(l1), l2.NODE, "in it the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, "in it the driver takes the function over")
         l2.start(l1)
         l2.wait_up(l1)
         traffic = Traffic(lab)

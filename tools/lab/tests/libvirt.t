@@ -6,11 +6,11 @@ samples/libvirt/l2.xml and `virsh migrate --live`, there and back, under traffic
 shadow virtqueues, and with the lab's as the emulator, by the device's log. QEMU is not root there: libvirt opens
 the device and raises the limit of locked memory."""
 from testlib import libvirt, nested, tap
-from vlm import l2
+from vlm.l2 import DEBIAN_QEMU, l2
 from vlm.traffic import Traffic, account, device_stops
 
 # the emulator, and how it migrates
-WAYS = (("Debian's QEMU", l2.DEBIAN_QEMU, "unknown"), ("the lab's QEMU", tap.config().l2_qemu, "device"))
+WAYS = (("Debian's QEMU", DEBIAN_QEMU, "unknown"), ("the lab's QEMU", tap.config().l2_qemu, "device"))
 
 
 def there_and_back(t, lab, who, emulator, way):
@@ -19,7 +19,7 @@ def there_and_back(t, lab, who, emulator, way):
     libvirt.start(here, libvirt.domain(lab, emulator))
     l2.wait_up(here)
     t.equal(libvirt.dirty_log(here), way, f"{who}: how it migrates")
-    t.equal(here.sh("stat -c %U /proc/$(cat /run/l2.pid)").strip(), "libvirt-qemu", f"{who}: and it is not root")
+    t.equal(here.sh(f"stat -c %U /proc/$(cat {l2.pid_file})").strip(), "libvirt-qemu", f"{who}: and it is not root")
     traffic = Traffic(lab, f"traffic-{way}")
     traffic.wait_both_ways()
     traffic.wait_pass(held=False)
@@ -35,7 +35,7 @@ def there_and_back(t, lab, who, emulator, way):
 
 with tap.Tap() as t, nested.make_lab() as lab:
     for l1 in lab.l1s:
-        t.equal(l2.take_over(l1), l2.NODE, f"{l1.name}: the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, f"{l1.name}: the driver takes the function over")
         libvirt.install(l1)
     for who, emulator, way in WAYS:
         there_and_back(t, lab, who, emulator, way)

@@ -12,8 +12,8 @@ import types
 
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import BOOT_SECONDS, l2
 from vlm.migration import Migration, migrate
 
 FAST = 1 << 30
@@ -57,8 +57,8 @@ def moved_in_line(t):
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
         l1s = [types.SimpleNamespace(share=share) for share in (here, there)]
         counts = set()
-        for cut in range(len(l2.UP_LINE) + 1):
-            for share, part in (here, l2.UP_LINE[:cut]), (there, l2.UP_LINE[cut:]):
+        for cut in range(len(l2.up_line) + 1):
+            for share, part in (here, l2.up_line[:cut]), (there, l2.up_line[cut:]):
                 with open(f"{share}/l2.console.log", "w", encoding="ascii") as file:
                     file.write(part)
             counts.add(l2.boots(*l1s))
@@ -78,12 +78,12 @@ def happens(t, lab, src, dst, what, happen):
         first_pass(t, migration)
         happen(migration)
         if happen is reload:
-            wait(lambda: reloaded(src), l2.BOOT_SECONDS, "L2's driver comes back")
+            wait(lambda: reloaded(src), BOOT_SECONDS, "L2's driver comes back")
             t.ok(len(src.events("virtio_lm_queue_enabled")) > enabled, f"{what}: the device has started anew")
         migration.cmd("migrate-set-parameters", **{"max-bandwidth": FAST})
         t.note(migration.finish())
     if happen is not reload:
-        wait(lambda: l2.boots(src, dst) > boots, l2.BOOT_SECONDS, "L2 boots again, here or there")
+        wait(lambda: l2.boots(src, dst) > boots, BOOT_SECONDS, "L2 boots again, here or there")
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
     nested.well_anew(t, lab, what)
@@ -103,7 +103,7 @@ def power_off(t, lab, src, dst):
     nested.well_anew(t, lab, "powered off, and on again")
 
 
-def again(l1, mac=l2.MAC, features=FEATURES, mtu=MTU):
+def again(l1, mac=l2.mac, features=FEATURES, mtu=MTU):
     """The L1's vDPA device, made anew, of another kind."""
     l1.sh("vdpa dev del vdpa0")
     l2.take_over(l1, mac=mac, words=("device_features", hex(features), "mtu", str(mtu)))

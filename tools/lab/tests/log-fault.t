@@ -5,7 +5,7 @@
 pages, with all of its RAM dirty at each pass, and runs on all the while. When the log works again the migration
 ends. The downtime, and that of a migration without a fault, are noted beside the limit."""
 from testlib import nested, tap
-from vlm import l2
+from vlm.l2 import l2
 from vlm.migration import Migration
 
 L2_MEMORY = 2048

@@ -19,8 +19,8 @@ import time
 from testlib import debug, nested, tap
 from testlib.faults import FAULTS, PAUSE, kill_after_the_stop
 from testlib.kselftest import CANNOT_TELL, DRIVER
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import DEBIAN_QEMU, l2
 from vlm.migration import PAGES_EVENT, Migration
 from vlm.traffic import device_stops
 
@@ -192,7 +192,7 @@ with tap.Tap() as t, nested.make_lab() as lab:
 
     # what the device dirties from its second page on, it does not know
     here.misbehave(0, log_fault_after=1)
-    there.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU)
+    there.config = dataclasses.replace(lab.config, l2_qemu=DEBIAN_QEMU)
     move(t, "a failing log", here, there, traffic, functools.partial(fail_for_a_while, t),
          downtime_limit=NO_DOWNTIME_MS)
 

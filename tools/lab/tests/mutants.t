@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 
 from testlib import kselftest, tap
-from vlm import l2
+from vlm.l2 import l2
 
 SRC = "/virtio-lm/src"
 QEMU = tap.qemu_dir()
@@ -118,7 +118,7 @@ class Linux:
         """Run the mutant's test on them."""
         name, options = mutant.test.split(maxsplit=1)
         l1 = self.lab.l1s[0]
-        node = l2.take_over(l1, 0, kselftest.NAME, None)
+        node = l2.take_over(l1, 0, kselftest.NAME, "")
         with open(log, "w", encoding="utf-8") as file:
             status = l1.run(["timeout", str(DEADLINE), "env", f"VDPA_DEV={node}",
                              "VDPA_TIMEOUT_SCALE=4", "VDPA_REQUIRE=peer,log",

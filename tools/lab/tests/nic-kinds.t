@@ -16,7 +16,8 @@
 import dataclasses
 
 from testlib import kselftest, nested, tap
-from vlm import l2, net
+from vlm import net
+from vlm.l2 import DEBIAN_QEMU, generic_device, l2
 from vlm.machine import MICROVM, MODERN_MMIO
 from vlm.migration import migrate
 from vlm.traffic import Traffic
@@ -38,9 +39,9 @@ NO_MAILBOX, TRUE_CAPS = 0x4d4c0107, -1
 def generic(t, lab, l1):
     """A QEMU that leaves all of the device to its parent; control virtqueue and all."""
     what = "vhost-vdpa-device-pci"
-    l1.config = dataclasses.replace(lab.config, l2_qemu=l2.DEBIAN_QEMU, l2_qemu_args="-action reboot=reset")
+    l1.config = dataclasses.replace(lab.config, l2_qemu=DEBIAN_QEMU, l2_qemu_args="-action reboot=reset")
     l2.take_over(l1, mac="", words=("device_features", hex(CTRL_FEATURES)))
-    l2.start(l1, nic=l2.generic_device(l2.NODE))
+    l2.start(l1, nic=generic_device(l2.node))
     l2.wait_up(l1)
     nested.well_anew(t, lab, f"{what}, at first")
     for n in range(1, RESETS + 1):
@@ -79,7 +80,7 @@ def deaf_iommu(t, lab, l1):
     """The IOMMU that QEMU gives L2 does not tell of what L2 maps."""
     l1.config = dataclasses.replace(lab.config, l2_append="intel_iommu=on")
     l2.take_over(l1, words=("device_features", hex(PLAIN_FEATURES)))
-    l2.start(l1, nic=["-device", "intel-iommu", *l2.netdev(l2.NODE, "auto", ",iommu_platform=on,disable-legacy=on")])
+    l2.start(l1, nic=["-device", "intel-iommu", *l2.netdev(l2.node, "auto", ",iommu_platform=on,disable-legacy=on")])
     l2.wait_up(l1)
     t.ok("has no access to the guest's memory behind this vIOMMU" in l2.said(l1)
          and "requires caching mode" in l2.said(l1),
@@ -96,7 +97,7 @@ def shadow_iommu(t, lab, l1):
     l1.config = dataclasses.replace(lab.config, l2_append="intel_iommu=on iommu=pt")
     l2.take_over(l1, words=("device_features", hex(PLAIN_FEATURES)))
     l2.start(l1, nic=["-device", "intel-iommu,caching-mode=on",
-                      *l2.netdev(l2.NODE, "svq", ",iommu_platform=on,disable-legacy=on")])
+                      *l2.netdev(l2.node, "svq", ",iommu_platform=on,disable-legacy=on")])
     l2.wait_up(l1)
     nested.well_anew(t, lab, what)
     nested.refused(t, what, l1, "do not work behind a vIOMMU")
@@ -109,7 +110,7 @@ def shadow_iommu(t, lab, l1):
 def mmio(t, lab):
     """A microvm."""
     here, there = lab.l1s
-    nic = l2.mmio(l2.NODE)
+    nic = l2.mmio(l2.node)
     for l1 in lab.l1s:
         l1.config = dataclasses.replace(lab.config, l2_qemu_args=MODERN_MMIO)
         l2.take_over(l1)
@@ -131,7 +132,7 @@ def mmio(t, lab):
 def rings(t, lab):
     """What a ring can be, all at once. Of IN_ORDER L2's kernel knows nothing yet."""
     here, there = lab.l1s
-    nic = l2.netdev(l2.NODE, "auto", f",{RINGS}")
+    nic = l2.netdev(l2.node, "auto", f",{RINGS}")
     for l1 in lab.l1s:
         l2.take_over(l1, words=("device_features", hex(RING_FEATURES)))
     l2.start(here, nic=nic)

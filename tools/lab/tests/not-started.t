@@ -9,8 +9,8 @@ import dataclasses
 import re
 
 from testlib import kselftest, nested, tap
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.machine import MICROVM, MODERN_MMIO, Q35
 from vlm.migration import migrate
 from vlm.qmp import QMPError
@@ -53,22 +53,22 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
     longest = int(re.search(r"max_vq_size (\d+)", src.sh(f"vdpa dev show {kselftest.NAME}"))[1])
     if longest < LONG_RING:
         what = f"rings of {LONG_RING} on a device of {longest}"
-        try_nic(t, src, what, NO_SIZE, l2.netdev(l2.NODE, "auto", f",rx_queue_size={LONG_RING}"))
+        try_nic(t, src, what, NO_SIZE, l2.netdev(l2.node, "auto", f",rx_queue_size={LONG_RING}"))
         l2.stop(src)
         # its queues have so many, whatever the device has
-        try_nic(t, src, f"virtio-mmio, {what}", NO_SIZE, l2.mmio(l2.NODE), MICROVM, MODERN_MMIO)
+        try_nic(t, src, f"virtio-mmio, {what}", NO_SIZE, l2.mmio(l2.node), MICROVM, MODERN_MMIO)
         l2.stop(src)
     else:
         t.skip("rings that are too long", f"this QEMU's functions have {longest}")
     what = "a legacy transport"
-    nic = l2.netdev(l2.NODE, "svq", ",disable-modern=on,disable-legacy=off")
+    nic = l2.netdev(l2.node, "svq", ",disable-modern=on,disable-legacy=off")
     try_nic(t, src, what, NO_FEATURES, nic)
     for up in False, True, False, True:
         set_link(src, up)
     t.note(migrate(src, dst, nic=nic))
     t.ok(nested.sees_link(dst, False), f"{what}: after two more tries L2 migrates, to where it has no link, either")
     l2.stop(dst)
-    try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.NODE), MICROVM)
+    try_nic(t, src, "virtio-mmio, a legacy transport", NO_FEATURES, l2.mmio(l2.node), MICROVM)
     l2.stop(src)
 
     room(dst, 1)
@@ -87,7 +87,7 @@ with tap.Tap() as t, nested.make_lab(device_props=kselftest.PROPS) as lab:
         l2.start(dst, nic=["-nic", "none"])
         conn = l2.qmp(dst)
         try:
-            said = conn.cmd("netdev_add", type="vhost-vdpa", id="n0", vhostdev=l2.NODE)
+            said = conn.cmd("netdev_add", type="vhost-vdpa", id="n0", vhostdev=l2.node)
         except QMPError as err:
             said = str(err)
         conn.close()

@@ -9,7 +9,7 @@ import collections
 from testlib import tap
 from testlib.registers import LM, MSIX, Registers
 from testlib.steps import counted
-from vlm import l2
+from vlm.l2 import l2
 
 PAIRS = 1, 2, 4
 READ, WRITE = "r", "w"
@@ -126,7 +126,7 @@ def interrupts(counts, kind):
 tap.need_log()
 with tap.Tap() as t, tap.make_lab(queues=max(PAIRS), device_props="iommu_platform=on,ats=on,vdpa=on,mq=on") as lab:
     l1 = lab.l1s[0]
-    t.equal(l2.take_over(l1), l2.NODE, "the driver takes the function over")
+    t.equal(l2.take_over(l1), l2.node, "the driver takes the function over")
     l1.sh("vdpa dev del vdpa0")
     registers = Registers(l1)
     measured = {pairs: counted(l1, registers, pairs) for pairs in PAIRS}

@@ -7,7 +7,7 @@ sample says so."""
 import re
 
 from testlib import kselftest, tap
-from vlm import l2
+from vlm.l2 import l2
 
 NODES = "/dev/vhost-vdpa-0", "/dev/vhost-vdpa-1"
 PAGES = 64

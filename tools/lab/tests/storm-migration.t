@@ -8,8 +8,8 @@ import contextlib
 
 from testlib import nested, tap
 from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, SECONDS, Event, Storm
-from vlm import l2
 from vlm.config import Config
+from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, ENDED, Migration
 from vlm.traffic import BAD, Traffic, wrong
 
@@ -52,7 +52,7 @@ with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS, **RACES) as 
             f"python3 -c '{CHANGE_MAP}' config", timeout=SECONDS)
     traffic.wait_both_ways()
     t.equal(wrong(traffic.counts()), "", f"L2 goes on while the memory map of its L1 changes {MAP_CHANGES} times")
-    here.sh(f"taskset -acp 0 $(cat /run/l2.pid); taskset -c 1 {here.config.tools}/xrstor {XRSTORS}", timeout=SECONDS)
+    here.sh(f"taskset -acp 0 $(cat {l2.pid_file}); taskset -c 1 {here.config.tools}/xrstor {XRSTORS}", timeout=SECONDS)
     traffic.wait_both_ways()
     t.equal(wrong(traffic.counts()), "", f"L2 goes on while another CPU loads its FPU's state {XRSTORS} times")
     here.sh(f"python3 -c '{PATCH}'", timeout=SECONDS)

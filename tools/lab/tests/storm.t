@@ -7,7 +7,7 @@ afterwards. What removes the device waits for the VMM to close it first; what do
 VMM's calls, and a note says which of them were done first."""
 from testlib import tap
 from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, Event, Storm
-from vlm import l2
+from vlm.l2 import l2
 
 STEPS = ("opened", "running", "logging", "suspended")
 

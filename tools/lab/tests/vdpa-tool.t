@@ -18,7 +18,8 @@ import time
 
 from testlib import kselftest, tap, vdpa
 from testlib.ping import ping
-from vlm import l2, net
+from vlm import net
+from vlm.l2 import l2
 
 # QEMU's properties, virtqueues, entries of the longest queue that a vDPA device has
 FUNCTIONS = (
@@ -259,15 +260,15 @@ def counters(t, l1):
     name = l1.sh(f"ls {nic}/net").strip()
     bridge = subprocess.run(["ip", "-j", "link", "show", "br0"], stdout=subprocess.PIPE, check=True).stdout
     # neither end is to send by itself while the counters are read: no IPv6, and no ARP
-    l1.sh(f"""ip addr add {net.L2_DATA}/24 dev {name}
+    l1.sh(f"""ip addr add {l2.address}/24 dev {name}
         for path in all default {name}; do echo 1 >/proc/sys/net/ipv6/conf/$path/disable_ipv6; done
         ip link set {name} up
-        ip neigh replace {net.L0_DATA} lladdr {json.loads(bridge)[0]["address"]} dev {name} nud permanent
+        ip neigh replace {l2.peer_address} lladdr {json.loads(bridge)[0]["address"]} dev {name} nud permanent
         ethtool -L {name} combined 2
         ip link set {name} address {OTHER_MAC} promisc on
         ip link add link {name} name v5 type vlan id 5 && ip link set v5 up""")
-    net.ip("neigh", "replace", net.L2_DATA, "lladdr", OTHER_MAC, "dev", "br0", "nud", "permanent")
-    t.equal(ping(net.L2_DATA, PINGS, 0.02)[0], [], "a guest has the device, and its network")
+    net.ip("neigh", "replace", l2.address, "lladdr", OTHER_MAC, "dev", "br0", "nud", "permanent")
+    t.equal(ping(l2.address, PINGS, 0.02)[0], [], "a guest has the device, and its network")
     l1.misbehave(0, ctrl_error_every=1)
     failed = l1.run(["ethtool", "-L", name, "combined", "1"]).returncode
     t.ok(failed, "the device refuses one of its commands")

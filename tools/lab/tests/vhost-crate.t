@@ -13,8 +13,9 @@ import time
 
 from testlib import nested, tap
 from testlib.ping import ping
-from vlm import l2, net
+from vlm import net
 from vlm.l1 import LabError
+from vlm.l2 import l2
 
 CRATE = tap.folder("vhost-crate")
 PID = "/run/vdpa-net.pid"
@@ -28,7 +29,7 @@ class VdpaNet:
 
     def __init__(self, l1):
         self.l1 = l1
-        self.proc = l1.popen(["sh", "-c", f"echo $$ >{PID}; exec {CRATE}/vdpa-net {l2.NODE} {net.L2_DATA} 2>&1"],
+        self.proc = l1.popen(["sh", "-c", f"echo $$ >{PID}; exec {CRATE}/vdpa-net {l2.node} {l2.address} 2>&1"],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self.reader, daemon=True).start()
@@ -70,14 +71,14 @@ class VdpaNet:
 def answers(t, what):
     """Every ping of L0 is answered, and so is its question who that is."""
     net.ip("neigh", "flush", "dev", "br0")
-    missing, said = ping(net.L2_DATA, PINGS, 0.05)
+    missing, said = ping(l2.address, PINGS, 0.05)
     if not t.equal(missing, [], f"{what}: each of {PINGS} pings is answered"):
         t.note(said)
 
 
 def runs(t, program, what):
     """It has started."""
-    good = re.fullmatch(rf"vdpa-net: runs, mac {l2.MAC}, link 1, .*", program.first)
+    good = re.fullmatch(rf"vdpa-net: runs, mac {l2.mac}, link 1, .*", program.first)
     if not t.ok(good, f"{what}: it runs, with the MAC"):
         raise LabError(f"vdpa-net: {program.first}")
 
@@ -100,7 +101,7 @@ with tap.Tap() as t:
         l1 = lab.l1s[0]
         with open(f"{CRATE}/version", encoding="ascii") as file:
             t.note(f"rust-vmm's vhost {file.read().strip()}")
-        t.equal(l2.take_over(l1), l2.NODE, "the driver takes the function over")
+        t.equal(l2.take_over(l1), l2.node, "the driver takes the function over")
 
         with VdpaNet(l1) as program:
             runs(t, program, "started")
@@ -121,7 +122,7 @@ with tap.Tap() as t:
         with VdpaNet(l1) as program:
             runs(t, program, "after it was left suspended")
             answers(t, "after it was left suspended")
-            with subprocess.Popen(["ping", "-q", "-i", "0.01", net.L2_DATA], stdout=subprocess.DEVNULL) as flood:
+            with subprocess.Popen(["ping", "-q", "-i", "0.01", l2.address], stdout=subprocess.DEVNULL) as flood:
                 time.sleep(2)
                 program.kill()
                 flood.kill()

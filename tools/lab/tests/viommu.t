@@ -9,15 +9,15 @@ import dataclasses
 import time
 
 from testlib import nested, tap
-from vlm import l2
 from vlm.l1 import LabError
+from vlm.l2 import l2
 from vlm.migration import migrate
 from vlm.traffic import Traffic
 
 # VIRTIO_NET_F_MAC, MRG_RXBUF, STATUS, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM: behind a vIOMMU QEMU cannot
 # shadow a control virtqueue
 FEATURES = sum(1 << bit for bit in (5, 15, 16, 29, 32, 33))
-NIC = ["-device", "intel-iommu,caching-mode=on", *l2.netdev(l2.NODE, "device", ",iommu_platform=on,disable-legacy=on")]
+NIC = ["-device", "intel-iommu,caching-mode=on", *l2.netdev(l2.node, "device", ",iommu_platform=on,disable-legacy=on")]
 PASSED = "passed through"
 WAYS = {PASSED: "intel_iommu=on iommu=pt", "translated": "intel_iommu=on"}
 # packets and pages per second: each of them is mapped and unmapped by L2's kernel, its VMM, L1's kernel and L0

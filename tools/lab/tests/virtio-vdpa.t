@@ -9,7 +9,8 @@ import time
 
 from testlib import kselftest, tap, vdpa
 from testlib.ping import ping
-from vlm import l2, net
+from vlm import net
+from vlm.l2 import l2
 
 MAC, OTHER_MAC = "52:54:00:77:00:02", "52:54:00:77:00:0a"
 BINDS = 10
@@ -29,7 +30,7 @@ def interface(l1):
 
 def answers(t, l1, what, size=56):
     """Every ping of L0 is answered."""
-    missing, said = ping(net.L2_DATA, PINGS, 0.02, "-s", str(size), "-M", "do")
+    missing, said = ping(l2.address, PINGS, 0.02, "-s", str(size), "-M", "do")
     if not t.equal(missing, [], f"{what}: each of {PINGS} pings of {size} bytes is answered"):
         t.note(said)
 
@@ -43,7 +44,7 @@ def filters(l1):
 def up(l1, name):
     """The interface gets L2's address, which L0 knows nothing of yet."""
     net.ip("neigh", "flush", "dev", "br0")
-    l1.sh(f"ip addr add {net.L2_DATA}/24 dev {name} && ip link set {name} up")
+    l1.sh(f"ip addr add {l2.address}/24 dev {name} && ip link set {name} up")
 
 
 with tap.Tap() as t:
@@ -57,7 +58,7 @@ with tap.Tap() as t:
             up(l1, name)
             answers(t, l1, f"bind {n}")
             vdpa.bind(l1, "vhost_vdpa")
-            t.equal(l1.run(["sh", "-c", f": <>{l2.NODE}"]).stderr, "", f"bind {n}: then it is vhost-vdpa's, and opens")
+            t.equal(l1.run(["sh", "-c", f": <>{l2.node}"]).stderr, "", f"bind {n}: then it is vhost-vdpa's, and opens")
         l1.sh("vdpa dev del vdpa0")
 
         # with CTRL_RX the device filters, for a MAC of its own

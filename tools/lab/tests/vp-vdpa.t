@@ -6,7 +6,7 @@ names the virtqueue, and goes on. It is that of the kernel's vp_vdpa, on a funct
 import contextlib
 
 from testlib import kselftest, tap
-from vlm import l2
+from vlm.l2 import l2
 from vlm.qmp import QMPError
 
 PAIRS = 2

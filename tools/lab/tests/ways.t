@@ -10,7 +10,7 @@ import shutil
 import time
 
 from testlib import nested, tap
-from vlm import l2
+from vlm.l2 import l2
 from vlm.migration import Migration, migrate, set_capabilities, wait_migrated
 from vlm.qmp import QMPError
 from vlm.traffic import device_stops

@@ -218,9 +218,9 @@ class L1:
                  for event in lines]
         return [event for event in found if event[0] >= since]
 
-    def logging(self):
-        """Does its vdpa function log?"""
-        return self.qmp("qom-get", path="/machine/peripheral/vdpa0", property="lm-logging")
+    def logging(self, function=0):
+        """Does that vdpa function of its log?"""
+        return self.qmp("qom-get", path=f"/machine/peripheral/vdpa{function}", property="lm-logging")
 
     def misbehave(self, function, **properties):
         """Set x-lm- properties of a vdpa function (vdpa-net.rst in tools/qemu/docs), which are named

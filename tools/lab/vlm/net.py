@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L0's network: two bridges in a network namespace of the lab's own.
 
-br0 joins the vdpa functions' taps, and has the address of the traffic's peer. br1 joins
+br0 joins the vdpa functions' taps, and has the addresses of the peers of the L2s' traffic. br1 joins
 the manager NICs: a bridge of its own, so that what L2 sends cannot come between the lab
 and the L1s.
 """
@@ -9,10 +9,10 @@ import json
 import os
 import subprocess
 
-DATA = "10.77.0."
+DATA = "10.77."
 MANAGER = "10.78.0."
-L0_DATA = DATA + "1"
-L2_DATA = DATA + "2"
+# as many as an L1 has functions at most
+L2S = 8
 L0_MANAGER = MANAGER + "1"
 # the peer sends frames that are longer than a page; a bridge's own is its ports' least
 MTU = 9000
@@ -24,6 +24,16 @@ TAP_QUEUE = 16384
 # waits; nobody is told. So an L2 that gets no time to run for 10 s would lose packets although nothing has stopped
 # its device.
 NEIGHBOUR = {"ucast_solicit": 3600, "mcast_solicit": 3600, "unres_qlen_bytes": 64 << 20}
+
+
+def peer_address(number):
+    """L0's, for the traffic of the L2 of that number: the two have a subnet."""
+    return f"{DATA}{number}.1"
+
+
+def l2_address(number):
+    """That L2's."""
+    return f"{DATA}{number}.2"
 
 
 def ip(*words):
@@ -39,9 +49,10 @@ def create():
         with open(f"/proc/sys/net/ipv6/conf/{path}/disable_ipv6", "w", encoding="ascii") as file:
             file.write("1")
     ip("link", "set", "lo", "up")
-    for bridge, address in ("br0", L0_DATA), ("br1", L0_MANAGER):
+    for bridge, addresses in ("br0", map(peer_address, range(L2S))), ("br1", [L0_MANAGER]):
         ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
-        ip("addr", "add", address + "/24", "dev", bridge)
+        for address in addresses:
+            ip("addr", "add", address + "/24", "dev", bridge)
         ip("link", "set", bridge, "up")
         for name, value in NEIGHBOUR.items():
             with open(f"/proc/sys/net/ipv4/neigh/{bridge}/{name}", "w", encoding="ascii") as file:

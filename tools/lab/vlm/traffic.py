@@ -6,23 +6,15 @@ import os
 import subprocess
 import time
 
-from . import net
 from .l1 import LabError, die_with_parent
+from .l2 import agent_mib, l2
 
-# for the agent to check and dirty all of its memory once, which is no more than a sixth of L2's
-PASS_SECONDS = 4
 TAIL = 1 << 14
 # for the peer, which waits until L2 tells that all has arrived
 END_SECONDS = 120
 # What has to stay 0
 BAD = ("pages_bad", "held_bad", "held_late", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
        "out_late", "in_late", "in_lost")
-
-
-def agent_mib(config):
-    """How much memory the agent checks, in MiB. Its sockets may take a quarter of a small L2's, its kernel
-    has another, and what runs out of memory on a busy host is the agent."""
-    return max(1, min(config.l2_memory // 6, config.pages * PASS_SECONDS >> 8))
 
 
 def device_stops(way):
@@ -47,12 +39,12 @@ class Window:
 
 
 class Traffic:
-    """The stream in both directions, from construction to finish(). pairs: of queues that L2 uses. With
+    """The stream in both directions, from construction to finish(), with guest. pairs: of queues that it uses. With
     several, a flow that goes over to another queue may overtake itself: the host's tap, L2's kernel and
     L2's device keep an order within each queue alone. step_ms: have the peer tell what has come in each
     step of that length, see steps() and gaps()."""
 
-    def __init__(self, lab, name="traffic", pairs=1, step_ms=None):
+    def __init__(self, lab, name="traffic", pairs=1, step_ms=None, guest=l2):
         config = lab.config
         self.log = f"{lab.run_dir}/{name}.log"
         self.pages = agent_mib(config) << 8
@@ -62,7 +54,7 @@ class Traffic:
         # those of two seconds, or as many as say enough
         self.some = min(2 * config.rate, 30)
         with open(self.log, "w", encoding="ascii") as file:
-            self.proc = subprocess.Popen([f"{config.tools}/peer", net.L0_DATA, net.L2_DATA, str(config.rate),
+            self.proc = subprocess.Popen([f"{config.tools}/peer", guest.peer_address, guest.address, str(config.rate),
                                           *([str(step_ms)] if step_ms else [])],
                                          stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                          preexec_fn=die_with_parent)
