@@ -29,11 +29,11 @@ echo 100 >probability
 @contextlib.contextmanager
 def no_memory(l1, module, function):
     """That function of a module, and what it calls, gets no page meanwhile."""
-    l1.sh(FAIL.format(module=module, function=function), timeout=240)
+    l1.sh(FAIL.format(module=module, function=function))
     try:
         yield
     finally:
-        l1.sh(f"echo 0 >{DEBUGFS}/fail_page_alloc/probability", timeout=240)
+        l1.sh(f"echo 0 >{DEBUGFS}/fail_page_alloc/probability")
 
 
 def findings(l1):

@@ -226,7 +226,7 @@ def run_function(t, lab, function, what, require, slow=1, words=(), only=()):
         l2.take_over(l1, function, NAME, "", words)
         figures = run(t, l1, what, require, slow, only)
         t.equal(peer.poll(), None, f"{what}: the peer on the wire is alive to the end")
-    l1.sh(f"vdpa dev del {NAME}", timeout=60 * slow)
+    l1.sh(f"vdpa dev del {NAME}")
     return figures
 
 
@@ -241,12 +241,12 @@ def run_logging(t, lab, function, what, *require, slow=1, only=()):
 def run_simulator(t, l1, folder, what, require="", parameter="", slow=1, only=()):
     """Run them on the simulator that was built in that folder, with that parameter of its module,
     or on the kernel's own if that folder is empty. Returns their figures."""
-    l1.sh(f"set -- '{folder}' {parameter}\n{SIMULATOR}", timeout=60 * slow)
+    l1.sh(f"set -- '{folder}' {parameter}\n{SIMULATOR}")
     figures = run(t, l1, what, require, slow, only)
     if not require:
         refuses_unknown_requirements(t, l1, what)
         tries_what_is_required(t, l1, what)
-    l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim vringh", timeout=60 * slow)
+    l1.sh(f"vdpa dev del {NAME}; rmmod vdpa_sim_net vdpa_sim vringh")
     return figures
 
 

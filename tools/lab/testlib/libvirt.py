@@ -3,6 +3,7 @@
 import shlex
 import xml.etree.ElementTree as ET
 
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import dirty_log_of, l2
 from vlm.machine import FIRMWARE, nested_kvm
@@ -11,9 +12,6 @@ from . import tap
 
 SAMPLE = "/virtio-lm/src/samples/libvirt/l2.xml"
 QEMU_NS = "http://libvirt.org/schemas/domain/qemu/1.0"
-# libvirt asks each emulator what it can do, which has a QEMU start twice
-START_SECONDS = 300
-MIGRATE_SECONDS = 300
 
 # Who QEMU is, as the packages have it
 USERS = """
@@ -59,10 +57,10 @@ ln -sf /run/libvirt/qemu/l2.pid /run/l2.pid
 
 def install(l1):
     """Have the daemon run in an L1."""
-    l1.sh(f"{nested_kvm()}; set -- {tap.folder('libvirt')}\n{INSTALL}", timeout=240)
+    l1.sh(f"{nested_kvm()}; set -- {tap.folder('libvirt')}\n{INSTALL}")
 
 
-def virsh(l1, *words, timeout=60):
+def virsh(l1, *words, timeout=PATIENCE):
     """What virsh says in an L1; LabError if it fails."""
     return l1.sh(shlex.join(["virsh", "--connect", "qemu:///system", *words]), timeout=timeout)
 
@@ -93,13 +91,13 @@ def start(l1, text):
     with open(f"{l1.share}/l2.xml", "w", encoding="utf-8") as file:
         file.write(text)
     l1.sh("rm -f /virtio-lm/run/l2.*.log; virt-xml-validate /virtio-lm/run/l2.xml domain")
-    virsh(l1, "create", "/virtio-lm/run/l2.xml", timeout=START_SECONDS)
+    virsh(l1, "create", "/virtio-lm/run/l2.xml", timeout=PATIENCE)
 
 
 def migrate(src, dst):
     """virsh migrate --live, by the daemons of both."""
     virsh(src, "migrate", "--live", "l2", f"qemu+tcp://{dst.address}/system",
-          "--migrateuri", f"tcp://{dst.address}", timeout=MIGRATE_SECONDS)
+          "--migrateuri", f"tcp://{dst.address}", timeout=PATIENCE)
     if l2.alive(src) or not l2.alive(dst):
         raise LabError(f"libvirt has moved L2, and it is not in {dst.name} alone")
 

@@ -5,11 +5,12 @@ import subprocess
 import time
 import xml.etree.ElementTree as ET
 
+from vlm.config import PATIENCE
 from vlm.l1 import L1, LabError, die_with_parent
 from vlm.machine import FIRMWARE
 
 from . import tap
-from .libvirt import QEMU_NS, START_SECONDS, USERS
+from .libvirt import QEMU_NS, USERS
 
 SAMPLE = "/virtio-lm/src/samples/libvirt/l1.xml"
 PID = "/run/libvirt/qemu/l1a.pid"
@@ -47,7 +48,7 @@ class Daemon:
         self.log = f"{tap.run_dir()}/libvirtd.log"
         self.proc = None
 
-    def virsh(self, *words, timeout=60):
+    def virsh(self, *words, timeout=PATIENCE):
         """What virsh says; LabError if it fails."""
         done = subprocess.run([f"{self.folder}/usr/bin/virsh", "--connect", "qemu:///system", *words], check=False,
                               env={**os.environ, "LD_LIBRARY_PATH": f"{self.folder}/usr/lib/x86_64-linux-gnu"},
@@ -62,7 +63,7 @@ class Daemon:
             self.proc = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", DAEMON,
                                           "sh", self.folder, "/tmp/libvirt", USERS], stdin=subprocess.DEVNULL,
                                          stdout=file, stderr=file, preexec_fn=die_with_parent)
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 self.virsh("version")
@@ -86,7 +87,7 @@ class Domain:
         path = f"{tap.run_dir()}/l1a.xml"
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-        daemon.virsh("create", "--validate", path, timeout=START_SECONDS)
+        daemon.virsh("create", "--validate", path, timeout=PATIENCE)
 
     def poll(self):
         """None as long as it runs."""

@@ -5,7 +5,7 @@ import os
 import re
 import time
 
-from vlm.config import Config
+from vlm.config import PATIENCE, Config
 from vlm.l1 import LabError
 from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, Migration, set_capabilities
@@ -25,11 +25,8 @@ DEBUG_RATE, DEBUG_PAGES = 10, 64
 NO_MAILBOX, ALL_CAPS = 0x4d4c0107, -1
 # of an L2 that started anew while its traffic went on: packets were lost, and nothing else
 BAD_BUT_LOST = ("pages_bad", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate")
-# what L2 is asked about its link, and for how long
+# what L2 is asked about its link
 LINK_ASKED = "echo carrier=$(cat /sys/class/net/eth0/carrier)."
-LINK_SECONDS = 240
-# for L2 to get some time
-MOVE_SECONDS = 240
 
 
 def make_lab(**changes):
@@ -72,11 +69,11 @@ def move_until(src, dst, count, what, **options):
     while it is copied fast. what: the things that are counted. options: Migration's. What it took."""
     with Migration(src, dst, max_bandwidth=SLOW, **options) as migration:
         before = count()
-        end = time.monotonic() + MOVE_SECONDS
+        end = time.monotonic() + PATIENCE
         while count() == before:
             migration.wait("active")
             if time.monotonic() > end:
-                raise LabError(f"{src.name}: no more {what} within {MOVE_SECONDS} s")
+                raise LabError(f"{src.name}: no more {what} within {PATIENCE} s")
             time.sleep(0.2)
         migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
         return migration.finish()
@@ -92,7 +89,7 @@ def other_device(l1, caps, words=()):
 def sees_link(l1, expected):
     """L2 sees a link where one is expected, and none where none is. It is asked on its console until it does."""
     answer = re.compile(r"carrier=([01])\.")
-    end = time.monotonic() + LINK_SECONDS
+    end = time.monotonic() + PATIENCE
     text = ""
     asked = 0
     with open(l2.log(l1, "console"), encoding="utf-8", errors="replace") as file:

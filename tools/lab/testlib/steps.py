@@ -4,11 +4,10 @@ import re
 import select
 import subprocess
 
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 
-# for one of them
-SECONDS = 240
 # those of a VMM's life on a device, which was reset before. The reset at their end has something to stop
 ORDER = ("features", "queues", "start", "status", "config", "log_start", "log_read", "log_stop", "command",
          "suspend", "get_state", "set_state", "resume", "reset")
@@ -29,7 +28,7 @@ class Steps:
         """Take one; how many microseconds it took."""
         self.proc.stdin.write(f"{name}\n")
         self.proc.stdin.flush()
-        said = self.proc.stdout.readline() if select.select([self.proc.stdout], [], [], SECONDS)[0] else ""
+        said = self.proc.stdout.readline() if select.select([self.proc.stdout], [], [], PATIENCE)[0] else ""
         done = re.fullmatch(rf"{name}=0 us=(\d+)\n", said)
         if not done:
             raise LabError(f"step {name}: want {name}=0, have {said.strip() or 'nothing'}")
@@ -38,7 +37,7 @@ class Steps:
     def end(self):
         """Close it."""
         self.step("close")
-        self.proc.communicate(timeout=SECONDS)
+        self.proc.communicate(timeout=PATIENCE)
 
 
 def add(l1, pairs):

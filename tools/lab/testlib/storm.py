@@ -5,13 +5,12 @@ import subprocess
 import threading
 import time
 
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 
 from . import kselftest
 
-# for each of the VMM's ends, and what happens to the function
-SECONDS = 240
 # where what removes a vDPA device waits for the VMM to close it
 WAITS_IN = "vhost_vdpa_remove"
 PROPS = kselftest.PROPS + ",aer=on"
@@ -38,10 +37,10 @@ class Storm:
         vmm = self.l1.popen(["env", f"VDPA_DEV={self.recover()}", self.hold, *words], text=True,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         # one that hangs says nothing
-        line = vmm.stdout.readline().strip() if select.select([vmm.stdout], [], [], SECONDS)[0] else ""
+        line = vmm.stdout.readline().strip() if select.select([vmm.stdout], [], [], PATIENCE)[0] else ""
         if not line.startswith("held "):
             vmm.kill()
-            raise LabError(f"vdpa_hold {' '.join(words)} does not hold the device within {SECONDS} s: {line}")
+            raise LabError(f"vdpa_hold {' '.join(words)} does not hold the device within {PATIENCE} s: {line}")
         return vmm
 
     def let_go(self, vmm):
@@ -49,7 +48,7 @@ class Storm:
         was told of a change of the configuration, if it was (told), and whether it came to its end
         in time."""
         try:
-            text = vmm.communicate("\n", timeout=SECONDS)[0].strip()
+            text = vmm.communicate("\n", timeout=PATIENCE)[0].strip()
         except subprocess.TimeoutExpired:
             return {}, False
         words = dict(word.split("=") for word in text.split() if "=" in word)
@@ -61,12 +60,12 @@ class Storm:
         shell = self.l1.popen(["sh", "-euc", f"echo begun; {script}"], text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
-            if select.select([shell.stdout], [], [], SECONDS)[0] and shell.stdout.readline() == "begun\n":
+            if select.select([shell.stdout], [], [], PATIENCE)[0] and shell.stdout.readline() == "begun\n":
                 self.begun.set()
-            said = shell.communicate(timeout=SECONDS)[0].strip()
+            said = shell.communicate(timeout=PATIENCE)[0].strip()
         except subprocess.TimeoutExpired as err:
             shell.kill()
-            raise LabError(f"`{script}` has not ended after {SECONDS} s") from err
+            raise LabError(f"`{script}` has not ended after {PATIENCE} s") from err
         if shell.returncode:
             raise LabError(f"`{script}` ended with {shell.returncode}: {said}")
 
@@ -79,13 +78,13 @@ class Storm:
         if not there:
             self.l1.qmp("device_del", id="vdpa0")
             self.begun.set()
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE
         while True:
             gone = not self.l1.sh("ls -d /sys/bus/pci/devices/0000:00:10.0/0000:??:??.? 2>/dev/null || :").strip()
             if gone != there:
                 break
             if time.monotonic() > end:
-                raise LabError(f"the function is {'not there' if there else 'still there'} after {SECONDS} s")
+                raise LabError(f"the function is {'not there' if there else 'still there'} after {PATIENCE} s")
             time.sleep(0.2)
 
     def unbind(self):
@@ -114,10 +113,10 @@ class Storm:
         if not answer.startswith("OK"):
             raise LabError(f"pcie_aer_inject_error: {answer}")
         self.begun.set()
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE
         while self.recoveries() == before:
             if time.monotonic() > end:
-                raise LabError(f"the kernel has not got over error {name} after {SECONDS} s")
+                raise LabError(f"the kernel has not got over error {name} after {PATIENCE} s")
             time.sleep(0.2)
 
     def nonfatal_error(self):
@@ -197,16 +196,16 @@ class Event:
     def __enter__(self):
         self.storm.begun.clear()
         self.thread.start()
-        end = time.monotonic() + SECONDS
-        if not self.storm.begun.wait(SECONDS):
-            raise LabError(f"what is to happen has not begun after {SECONDS} s")
+        end = time.monotonic() + PATIENCE
+        if not self.storm.begun.wait(PATIENCE):
+            raise LabError(f"what is to happen has not begun after {PATIENCE} s")
         while self.event in REMOVES and not self.waits and not self.ended():
             if time.monotonic() > end:
-                raise LabError(f"what removes the device neither waits for the VMM nor ends after {SECONDS} s")
+                raise LabError(f"what removes the device neither waits for the VMM nor ends after {PATIENCE} s")
             self.waits = self.storm.waits()
         return self
 
     def __exit__(self, *_):
-        self.thread.join(2 * SECONDS)
+        self.thread.join(2 * PATIENCE)
         if self.thread.is_alive():
-            raise LabError(f"what happens is not at its end after {2 * SECONDS} s")
+            raise LabError(f"what happens is not at its end after {2 * PATIENCE} s")

@@ -2,6 +2,7 @@
 """What the tests share: TAP output, and a lab as `lab check` configures it."""
 import json
 import os
+import subprocess
 import sys
 
 from vlm import lab as lab_module
@@ -91,7 +92,7 @@ class Tap:
         return self
 
     def __exit__(self, kind, err, _):
-        if isinstance(err, (LabError, QMPError, AssertionError)):
+        if isinstance(err, (LabError, QMPError, AssertionError, subprocess.TimeoutExpired)):
             self.ok(False, f"goes through to the end ({err})")
         elif kind is not None:
             return False

@@ -5,6 +5,7 @@
 of L2's memory find pages that are wrong after the migration, every time. In the same lab, without dropped
 bits, they find nothing. An L2 that dies or a lab that fails is no find."""
 from testlib import tap
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 from vlm.migration import migrate
@@ -16,7 +17,7 @@ DROP_EVERY = 4
 # A lost bit does harm where the page was sent already, and is not dirtied otherwise. With less
 # bandwidth the device dirties more pages that were.
 BANDWIDTH = 16 << 20
-# for L2 to get going again
+# for an L2 to get going again that may be damaged
 SECONDS = 90
 # what the checks of L2's memory count
 PAGES = "pages_bad", "held_bad", "held_late"
@@ -31,15 +32,15 @@ def boot(lab, l1):
     return traffic
 
 
-def look(src, dst, traffic):
-    """Migrate, and have all that L2 holds looked at: what was counted meanwhile, by its names in BAD, and
-    why L2 is of no use any more, if so."""
+def look(src, dst, traffic, seconds=PATIENCE):
+    """Migrate, and have all that L2 holds looked at, each for so many seconds at most: what was counted meanwhile, by
+    its names in BAD, and why L2 is of no use any more, if so."""
     before = traffic.counts()
     why = ""
     try:
         migrate(src, dst, max_bandwidth=BANDWIDTH)
-        traffic.wait_both_ways(SECONDS)
-        traffic.wait_held(SECONDS)
+        traffic.wait_both_ways(seconds)
+        traffic.wait_held(seconds)
     except (LabError, QMPError) as err:
         why = str(err)
     counts = traffic.counts()
@@ -58,7 +59,7 @@ with tap.Tap() as t, tap.make_lab(l1s=2, l2_memory=128, dirty_log="device") as l
         l1.misbehave(0, drop_log_every=DROP_EVERY)
     done = tap.Progress(migrations=0, red=0, complaints=0)
     for n in range(done["migrations"], MIGRATIONS):
-        found, why = look(here, there, traffic)
+        found, why = look(here, there, traffic, SECONDS)
         red = t.ok(any(name in found for name in PAGES),
                    f"migration {n + 1}, one bit in {DROP_EVERY} dropped: the checks of L2's memory see that")
         t.note(", ".join(f"{name} +{count}" for name, count in found.items()))

@@ -17,11 +17,12 @@ import struct
 import subprocess
 import time
 
-from testlib import debug, nested, tap
+from testlib import nested, tap
 from testlib.faults import SLOW, cancelled
 from testlib.kselftest import DRIVER
 from vlm import net
 from vlm.config import Config
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import DEBIAN_QEMU, l2
 from vlm.migration import Migration, migrate
@@ -89,16 +90,15 @@ NORMAL = {
     "segments": "on",
 }
 FLOWS = 64
-SECONDS = 240 * (debug.SLOW if tap.DEBUG else 1)
 numbers = itertools.count(1)
 
 
 def wait_shown(l1, pattern, what):
     """Until it has shown that."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while not (found := re.search(pattern, l2.shown(l1))):
         if time.monotonic() > end:
-            raise LabError(f"not within {SECONDS} s: {what}; L2's console: {l2.shown(l1)[-400:]}")
+            raise LabError(f"not within {PATIENCE} s: {what}; L2's console: {l2.shown(l1)[-400:]}")
         time.sleep(0.2)
     return found
 
@@ -156,7 +156,7 @@ def interrupts(l1):
 def connects(n):
     """Does L2 answer, by a refusal, a connection from another port of L0's than all others?"""
     with socket.socket() as sock:
-        sock.settimeout(SECONDS)
+        sock.settimeout(PATIENCE)
         return sock.connect_ex((l2.address, 1000 + n)) == errno.ECONNREFUSED
 
 
@@ -193,7 +193,7 @@ def set_up(t, what, l1, want):
     for line in want["lines"]:
         run(l1, line)
     # L2's kernel tells its device of filters when it comes to it
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while not want["state"].items() <= state(l1).items() and time.monotonic() < end:
         time.sleep(0.2)
     return has(t, what, l1, want)
@@ -207,7 +207,7 @@ def announcements():
         sock.bind(("br0", ETH_P_ARP))
         sock.setblocking(False)
         yield found
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 frame = sock.recv(2048)

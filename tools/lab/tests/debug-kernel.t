@@ -35,7 +35,7 @@ HOSTILE = (rf"{kselftest.PROVOKED}|vhost-vdpa-\d+: no iotlb for asid|vq \d+: can
 
 def kunit(t, l1):
     """The results of the tests that the driver has run while it was loaded."""
-    l1.sh(f"modprobe {DRIVER}", timeout=60 * SLOW)
+    l1.sh(f"modprobe {DRIVER}")
     text = l1.sh(f"cat {debug.DEBUGFS}/kunit/*/results")
     bad, count = kselftest.results(t, "KUnit", text.splitlines())
     t.ok(count > 10 and not bad, f"KUnit: {count} results, none of them bad")
@@ -82,7 +82,7 @@ with tap.Tap() as t, tap.make_lab(devices=1, device_props=f"{kselftest.PROPS},pa
     t.figure("calls of a hostile VMM", counted(calls, r"fuzz: (\d+) calls"), 1000000)
     done("hostile VMM", HOSTILE)
 
-    l1.sh(f"modprobe -r {DRIVER} virtio_vdpa vhost_vdpa vhost_iotlb", timeout=60 * SLOW)
+    l1.sh(f"modprobe -r {DRIVER} virtio_vdpa vhost_vdpa vhost_iotlb")
     t.equal(l1.sh("grep -E 'vdpa|vhost' /proc/modules || :"), "", "all modules can be unloaded again")
     t.equal(debug.findings(l1), [], "no memory is leaked, lockdep and the checks of DMA are on")
     t.clean_logs(lab)

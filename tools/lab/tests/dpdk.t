@@ -16,14 +16,13 @@ import time
 from testlib import kselftest, tap
 from testlib.ping import ping
 from vlm import net
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 
 DPDK = tap.folder("dpdk")
 MAC = "52:54:00:77:00:02"
 PROMPT = "testpmd> "
-# a core that polls is one of two, and each instruction is emulated
-SECONDS = 120
 PINGS = 20
 # what DPDK's memory is made of, and how many of 2 MiB it takes
 HUGEPAGES = 96
@@ -59,13 +58,13 @@ class Testpmd:
 
     def wait_prompt(self):
         """What it prints until it waits for a command."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE
         text = ""
         while not text.endswith(PROMPT):
             try:
                 data = self.read.get(timeout=max(0, end - time.monotonic()))
             except queue.Empty:
-                raise LabError(f"testpmd says nothing for {SECONDS} s after: {text[-400:]}") from None
+                raise LabError(f"testpmd says nothing for {PATIENCE} s after: {text[-400:]}") from None
             if not data:
                 raise LabError(f"testpmd has ended: {text[-400:]}")
             text += data.decode("ascii", "replace")
@@ -92,7 +91,7 @@ class Testpmd:
         """End it as its user does; its exit status."""
         self.proc.stdin.write(b"quit\n")
         self.proc.stdin.flush()
-        return self.proc.wait(SECONDS)
+        return self.proc.wait(PATIENCE)
 
     def __enter__(self):
         return self
@@ -123,7 +122,7 @@ def sends(t, l1, function, pmd, what):
     time.sleep(2)
     report = pmd.cmd("stop")
     # what is still in the ring
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while net.received(l1.data_tap(function)) - before < pmd.sent() and time.monotonic() < end:
         time.sleep(0.2)
     t.ok(pmd.sent() > 0, f"{what}: it sends")

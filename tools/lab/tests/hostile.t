@@ -16,6 +16,7 @@ import subprocess
 import time
 
 from testlib import kselftest, tap
+from vlm.config import PATIENCE
 from vlm.kernel_log import findings
 from vlm.l1 import LabError, UP_LINE
 from vlm.l2 import l2
@@ -107,7 +108,7 @@ class Lives:
         """The driver is not bound, the properties are off."""
         self.qmp.close()
         self.proc.stdin.close()
-        self.proc.wait(60)
+        self.proc.wait(PATIENCE)
 
     def set(self, props):
         """Properties of the function. The seed comes last: it is what starts the others anew."""

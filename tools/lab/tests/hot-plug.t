@@ -10,6 +10,7 @@ import time
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
 from vlm import net
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, Migration
@@ -21,7 +22,6 @@ SECOND_MAC = "52:54:00:77:00:03"
 SECOND, SECOND_L0 = "10.79.0.2", "10.79.0.1"
 SECOND_NODE = "/dev/vhost-vdpa-1"
 PORT = ["-device", "pcie-root-port,id=slot1,chassis=1"]
-SECONDS = 60
 PINGS = 20
 
 
@@ -53,7 +53,7 @@ def unplug(l1):
     conn = l2.qmp(l1)
     try:
         conn.cmd("device_del", id="second")
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE
         while not any(event["event"] == "DEVICE_DELETED" and event["data"].get("device") == "second"
                       for event in conn.events):
             if time.monotonic() > end:
@@ -76,10 +76,10 @@ def up(t, l1, what):
 def reached(t, l1, what):
     """L0 reaches the second NIC, once the bridge has learnt by a packet of it where it is."""
     l2.console(l1, f"ping -c 1 {SECOND_L0}")
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while answered(1) < 1:
         if time.monotonic() > end:
-            raise LabError(f"{what}: no answer from {SECOND} within {SECONDS} s")
+            raise LabError(f"{what}: no answer from {SECOND} within {PATIENCE} s")
     t.equal(answered(PINGS), PINGS, f"{what}: {PINGS} pings to the second NIC are answered")
 
 

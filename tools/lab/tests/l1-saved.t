@@ -15,10 +15,10 @@ import time
 
 from testlib import kselftest, tap
 from vlm import net
+from vlm.config import PATIENCE
 from vlm.kernel_log import ALLOWED
 from vlm.l1 import LabError
 
-SECONDS = 120
 # what the refusal to sleep deep says
 REFUSED = re.compile(r"virtio_lm_vdpa \S+ (vDPA device in use|PM: (failed to suspend|.* returns -16))"
                      r"|PM: Some devices failed to suspend")
@@ -96,7 +96,7 @@ def make_image(config):
 
 def wait_line(l1, start):
     """The line on L1's console that begins so, as a list of its words."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         # nothing that is still being written
         for line in l1.serial().split("\n")[:-1]:
@@ -107,13 +107,13 @@ def wait_line(l1, start):
         if not l1.alive():
             raise LabError(f"{l1.name}: QEMU ended: {l1.last_words()}")
         time.sleep(0.2)
-    raise LabError(f"no line '{start}' on L1's console within {SECONDS} s, see {l1.serial_log}")
+    raise LabError(f"no line '{start}' on L1's console within {PATIENCE} s, see {l1.serial_log}")
 
 
 def save(l1, path):
     """Save L1 to a file, and end it."""
     l1.qmp("migrate", uri=f"file:{path}")
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while (info := l1.qmp("query-migrate")).get("status") != "completed":
         if info.get("status") == "failed" or time.monotonic() > end:
             raise LabError(f"{l1.name} is not saved: {info}")
@@ -124,7 +124,7 @@ def save(l1, path):
 def restore(l1, path):
     """Start it again from there."""
     l1.launch("-incoming", f"file:{path}")
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while (status := l1.qmp("query-status")["status"]) != "running":
         if time.monotonic() > end or not l1.alive():
             raise LabError(f"{l1.name} is not restored: {status}, {l1.last_words()}")
@@ -141,10 +141,10 @@ def press_return(l1):
 
 def wake_up(l1):
     """It is about to sleep, and a key wakes it."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while "lab: slept" not in l1.serial():
         if time.monotonic() > end:
-            raise LabError(f"{l1.name} does not wake up within {SECONDS} s, see {l1.serial_log}")
+            raise LabError(f"{l1.name} does not wake up within {PATIENCE} s, see {l1.serial_log}")
         time.sleep(1)
         press_return(l1)
 

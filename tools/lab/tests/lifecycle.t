@@ -12,12 +12,12 @@ import types
 
 from testlib import nested, tap
 from testlib.faults import SLOW, first_pass
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
-from vlm.l2 import BOOT_SECONDS, l2
+from vlm.l2 import l2
 from vlm.migration import Migration, migrate
 
 FAST = 1 << 30
-ENDS_SECONDS = 240
 OTHER_MAC = "52:54:00:77:00:99"
 # VIRTIO_NET_F_MTU, MAC, MRG_RXBUF, STATUS, VIRTIO_F_EVENT_IDX, VERSION_1, ACCESS_PLATFORM
 FEATURES = sum(1 << bit for bit in (3, 5, 15, 16, 29, 32, 33))
@@ -78,12 +78,12 @@ def happens(t, lab, src, dst, what, happen):
         first_pass(t, migration)
         happen(migration)
         if happen is reload:
-            wait(lambda: reloaded(src), BOOT_SECONDS, "L2's driver comes back")
+            wait(lambda: reloaded(src), PATIENCE, "L2's driver comes back")
             t.ok(len(src.events("virtio_lm_queue_enabled")) > enabled, f"{what}: the device has started anew")
         migration.cmd("migrate-set-parameters", **{"max-bandwidth": FAST})
         t.note(migration.finish())
     if happen is not reload:
-        wait(lambda: l2.boots(src, dst) > boots, BOOT_SECONDS, "L2 boots again, here or there")
+        wait(lambda: l2.boots(src, dst) > boots, PATIENCE, "L2 boots again, here or there")
     t.equal(l2.running(dst), "running", f"{what}: L2 runs on the destination")
     t.ok(not src.logging() and not dst.logging(), f"{what}: no device logs any more")
     nested.well_anew(t, lab, what)
@@ -95,7 +95,7 @@ def power_off(t, lab, src, dst):
         first_pass(t, migration)
         l2.console(src, "echo o >/proc/sysrq-trigger")
         for l1 in src, dst:
-            wait(lambda l1=l1: not l2.alive(l1), ENDS_SECONDS, f"L2's QEMU ends in {l1.name}")
+            wait(lambda l1=l1: not l2.alive(l1), PATIENCE, f"L2's QEMU ends in {l1.name}")
     t.note(l2.complaint(dst))
     t.ok(not src.logging(), "powered off: the device does not log")
     l2.start(src)

@@ -8,6 +8,7 @@ import time
 
 from testlib import kselftest, sriov, tap
 from testlib.storm import Storm
+from vlm.config import PATIENCE
 
 DRIVER = kselftest.DRIVER
 LIVES = 20
@@ -42,7 +43,7 @@ def behind(l1, slot):
 
 def said(l1, words):
     """Whether the kernel says this within the time that a busy machine may need."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while words not in l1.sh("dmesg"):
         if time.monotonic() > end:
             return False
@@ -89,7 +90,7 @@ def removal(t, l1, pci):
          "a process that keeps a device from being deleted is named, even if it has done nothing with it")
     t.ok(ending.poll() is None, "it is waited for")
     storm.let_go(vmm)
-    t.equal(ending.wait(60), 0, "and when it has closed the device, that is deleted")
+    t.equal(ending.wait(PATIENCE), 0, "and when it has closed the device, that is deleted")
 
 
 def quiet(t, l1, pci):

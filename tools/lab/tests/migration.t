@@ -19,6 +19,7 @@ import time
 from testlib import debug, nested, tap
 from testlib.faults import FAULTS, PAUSE, kill_after_the_stop
 from testlib.kselftest import CANNOT_TELL, DRIVER
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import DEBIAN_QEMU, l2
 from vlm.migration import PAGES_EVENT, Migration
@@ -26,7 +27,6 @@ from vlm.traffic import device_stops
 
 # registers of the LM block, see include/linux/virtio_lm.h
 LOGGING_CTRL, DEV_CTRL, STATUS = 0x00, 0x08, 0x0c
-RATE_SECONDS = 120
 # There and back. On a debug kernel each of them takes four times as long, and to an L1 with the links
 # cut a migration is one that is cancelled
 ROUNDS = tap.parameter("rounds", 5 if tap.long_form() else {"newest": 1, "debug": 3}.get(tap.VARIANT, 5))
@@ -40,7 +40,6 @@ NO_DOWNTIME_MS, DOWNTIME_MS = 1, 300
 # where L2's PCI host bridge leads, but to no device
 NO_DEVICE = 0xfd000000
 ACCESSES = 100
-ACCESS_SECONDS = 120
 
 
 def accesses(l1, since):
@@ -59,13 +58,13 @@ def accesses(l1, since):
 
 def measure_dirty_rate(l1):
     """Have L2's QEMU find out how many pages become dirty: the other reason to log."""
-    end = time.monotonic() + RATE_SECONDS
+    end = time.monotonic() + PATIENCE
     conn = l2.qmp(l1)
     try:
         conn.cmd("calc-dirty-rate", **{"calc-time": 1, "mode": "dirty-bitmap"})
         while conn.cmd("query-dirty-rate")["status"] != "measured":
             if time.monotonic() > end:
-                raise LabError(f"{l1.name}: no dirty rate within {RATE_SECONDS} s")
+                raise LabError(f"{l1.name}: no dirty rate within {PATIENCE} s")
             time.sleep(0.2)
     finally:
         conn.close()
@@ -134,7 +133,7 @@ def fault_and_access(t, l1):
     """In L2, a page fault and then an access to a device's memory, for which L1's KVM emulates the instruction. By
     what L0 tells it, it may take that for one in the middle of an exception, and stop L2."""
     l2.console(l1, f"agent device {NO_DEVICE:#x} {ACCESSES}")
-    end = time.monotonic() + ACCESS_SECONDS
+    end = time.monotonic() + PATIENCE
     while f"accesses={ACCESSES}." not in l2.shown(l1) and l2.running(l1) == "running" and time.monotonic() < end:
         time.sleep(0.5)
     t.ok(f"accesses={ACCESSES}." in l2.shown(l1), "L2 accesses memory of devices right after page faults")

@@ -7,8 +7,8 @@ What waits for L2 to leave the function does not keep it from that, with all of 
 import contextlib
 
 from testlib import nested, tap
-from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, SECONDS, Event, Storm
-from vlm.config import Config
+from testlib.storm import EVENTS, FORGETS, PROPS, PROVOKED, REMOVES, Event, Storm
+from vlm.config import PATIENCE, Config
 from vlm.l2 import l2
 from vlm.migration import BANDWIDTH, ENDED, Migration
 from vlm.traffic import BAD, Traffic, wrong
@@ -49,13 +49,13 @@ with tap.Tap() as t, nested.make_lab(devices=2, device_props=PROPS, **RACES) as 
     l2.wait_up(here)
     traffic = Traffic(lab)
     here.sh(f"cd /sys/bus/pci/devices/{here.pci(1)}; echo {here.pci(1)} >driver/unbind; "
-            f"python3 -c '{CHANGE_MAP}' config", timeout=SECONDS)
+            f"python3 -c '{CHANGE_MAP}' config", timeout=PATIENCE)
     traffic.wait_both_ways()
     t.equal(wrong(traffic.counts()), "", f"L2 goes on while the memory map of its L1 changes {MAP_CHANGES} times")
-    here.sh(f"taskset -acp 0 $(cat {l2.pid_file}); taskset -c 1 {here.config.tools}/xrstor {XRSTORS}", timeout=SECONDS)
+    here.sh(f"taskset -acp 0 $(cat {l2.pid_file}); taskset -c 1 {here.config.tools}/xrstor {XRSTORS}", timeout=PATIENCE)
     traffic.wait_both_ways()
     t.equal(wrong(traffic.counts()), "", f"L2 goes on while another CPU loads its FPU's state {XRSTORS} times")
-    here.sh(f"python3 -c '{PATCH}'", timeout=SECONDS)
+    here.sh(f"python3 -c '{PATCH}'", timeout=PATIENCE)
     traffic.wait_both_ways()
     t.equal(wrong(traffic.finish()), "", f"L2 goes on while the kernel of its L1 is patched {PATCHES} times")
     l2.stop(here)

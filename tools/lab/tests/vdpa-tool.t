@@ -19,6 +19,7 @@ import time
 from testlib import kselftest, tap, vdpa
 from testlib.ping import ping
 from vlm import net
+from vlm.config import PATIENCE
 from vlm.l2 import l2
 
 # QEMU's properties, virtqueues, entries of the longest queue that a vDPA device has
@@ -44,7 +45,6 @@ FEATURES_OK, DRIVER_OK = 11, 15
 # The driver's counters of a control virtqueue that it serves, by the class of the command
 CLASSES = ("rx_commands", "mac_commands", "vlan_commands", "announce_commands", "mq_commands",
            "guest_offloads_commands", "other_commands")
-SETTLE_SECONDS = 60
 PINGS = 30
 # What L1's kernel says of a command that its device refuses
 REFUSED = r"Fail to set num of queue pairs"
@@ -78,7 +78,7 @@ def vmm(l1, node, features=0, status=FEATURES_OK, mac=""):
         assert said == str(status), f"a VMM has the device at status {said}, not {status}"
         yield
     finally:
-        process.communicate("\n", timeout=60)
+        process.communicate("\n", timeout=PATIENCE)
 
 
 def host_features(l1, function):
@@ -198,7 +198,7 @@ def changes(t, l1):
     with vmm(l1, node, some, DRIVER_OK, OTHER_MAC):
         shown("a VMM has written a MAC, and takes some features", OTHER_MAC, "up", negotiated=some)
         l1.qmp("announce-self", initial=50, max=50, rounds=1, step=50)
-        end = time.monotonic() + SETTLE_SECONDS
+        end = time.monotonic() + PATIENCE
         while "link_announce true" not in l1.sh("vdpa dev config show v") and time.monotonic() < end:
             time.sleep(0.2)
         shown("the device is to announce itself", OTHER_MAC, "up", True, negotiated=some)
@@ -279,7 +279,7 @@ def counters(t, l1):
     prints(t, l1, "a guest has it", "dev config show v", "config",
            {"v": config(OTHER_MAC, "up", pairs=2, negotiated=negotiated)})
 
-    end = time.monotonic() + SETTLE_SECONDS
+    end = time.monotonic() + PATIENCE
     while True:
         want, seen = counted(l1, since), packets(l1, name)
         have = [json.loads(l1.sh(f"vdpa -jp dev vstats show v qidx {n}"))["vstats"]["v"] for n in range(len(want))]

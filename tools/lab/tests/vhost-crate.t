@@ -14,12 +14,12 @@ import time
 from testlib import nested, tap
 from testlib.ping import ping
 from vlm import net
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 
 CRATE = tap.folder("vhost-crate")
 PID = "/run/vdpa-net.pid"
-SECONDS = 240
 PINGS = 50
 COUNTS = re.compile(r"answered (\d+), bases (\(\d+, \d+\)), used (\(\d+, (\d+)\))")
 
@@ -44,21 +44,21 @@ class VdpaNet:
     def line(self):
         """The next line that it prints."""
         try:
-            return self.lines.get(timeout=SECONDS)
+            return self.lines.get(timeout=PATIENCE)
         except queue.Empty:
-            raise LabError(f"vdpa-net says nothing for {SECONDS} s") from None
+            raise LabError(f"vdpa-net says nothing for {PATIENCE} s") from None
 
     def end(self, word=""):
         """End it as its user does, with a word or without; its last line, and its exit status."""
         self.proc.stdin.write(word)
         self.proc.stdin.close()
-        return self.line(), self.proc.wait(SECONDS)
+        return self.line(), self.proc.wait(PATIENCE)
 
     def kill(self):
         """End it as a crash does."""
         self.l1.sh(f"pid=$(cat {PID}); kill -9 $pid 2>/dev/null || :; "
                    "while kill -0 $pid 2>/dev/null; do sleep 0.1; done")
-        self.proc.wait(SECONDS)
+        self.proc.wait(PATIENCE)
 
     def __enter__(self):
         return self

@@ -9,6 +9,7 @@ import dataclasses
 import time
 
 from testlib import nested, tap
+from vlm.config import PATIENCE
 from vlm.l1 import LabError
 from vlm.l2 import l2
 from vlm.migration import migrate
@@ -24,7 +25,6 @@ WAYS = {PASSED: "intel_iommu=on iommu=pt", "translated": "intel_iommu=on"}
 RATE, PAGES = 20, 64
 MOVES = 2
 REBINDS = 60
-SECONDS = 240
 
 
 def comes_and_goes(t, l1, way):
@@ -33,7 +33,7 @@ def comes_and_goes(t, l1, way):
     l2.wait_up(l1)
     l2.console(l1, "cd /sys/bus/virtio/drivers/virtio_net && device=$(echo virtio[0-9]*) && "
                    f"for n in $(seq {REBINDS}); do echo $device >unbind; echo $device >bind; done; echo bound $n times")
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while f"\nbound {REBINDS} times" not in l2.shown(l1):
         if not l2.alive(l1) or time.monotonic() > end:
             raise LabError(f"{way}: L2's driver: {l2.shown(l1)[-200:]}; its QEMU: {l2.complaint(l1)}")

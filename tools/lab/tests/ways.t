@@ -10,12 +10,12 @@ import shutil
 import time
 
 from testlib import nested, tap
+from vlm.config import PATIENCE
 from vlm.l2 import l2
 from vlm.migration import Migration, migrate, set_capabilities, wait_migrated
 from vlm.qmp import QMPError
 from vlm.traffic import device_stops
 
-RATE_SECONDS = 120
 FILE = "l2.ram"
 GUIDE = "/virtio-lm/src/Documentation/lab.rst"
 
@@ -121,7 +121,7 @@ def works(t, what, way, src, dst, traffic):
 
 def measure(t, what, l1, mode, why, traffic):
     """Have L2's QEMU find out how many pages become dirty."""
-    end = time.monotonic() + RATE_SECONDS
+    end = time.monotonic() + PATIENCE
     logged = len(l1.events("virtio_lm_log_start"))
     conn = l2.qmp(l1)
     try:

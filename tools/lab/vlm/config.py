@@ -2,6 +2,10 @@
 """What a lab is made of. cli/options.py says of each field that is an option what it means."""
 import dataclasses
 
+# For anything that a guest is to do, in seconds. It ends what hangs, and promises nothing about speed: on a busy host,
+# or on the debug kernel, minutes are usual
+PATIENCE = 600
+
 
 @dataclasses.dataclass
 class Config:

@@ -11,10 +11,10 @@ import subprocess
 import time
 
 from . import machine, net
+from .config import PATIENCE
 from .kernel_log import findings
 from .qmp import QMP
 
-BOOT_SECONDS = 480
 ROOT_PORT = 16
 SSH_KEYS = "/virtio-lm/cache/ssh"
 UP_LINE = "lab: {} is up"
@@ -171,7 +171,7 @@ class L1:
     def wait_ready(self):
         """Wait until commands can be run in it."""
         line = UP_LINE.format(self.name)
-        end = self.started + BOOT_SECONDS
+        end = self.started + PATIENCE
         while True:
             # what a kernel says before it ends is there when it has ended
             alive = self.alive()
@@ -184,7 +184,7 @@ class L1:
                 raise LabError(f"{self.name}: QEMU ended while booting, see {self.log} "
                                f"and {self.serial_log}: {self.last_words()}")
             if time.monotonic() > end:
-                raise LabError(f"{self.name}: not up within {BOOT_SECONDS} s, see {self.serial_log}")
+                raise LabError(f"{self.name}: not up within {PATIENCE} s, see {self.serial_log}")
             time.sleep(0.1)
         while not self.answers():
             if time.monotonic() > end or not self.alive():
@@ -261,7 +261,7 @@ class L1:
         return subprocess.Popen(self.ssh() + [shlex.join(argv)], preexec_fn=die_with_parent,
                                 **kwargs)
 
-    def run(self, argv, timeout=240, **kwargs):
+    def run(self, argv, timeout=PATIENCE, **kwargs):
         """Run a command in it; like subprocess.run."""
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         if "stdout" not in kwargs:
@@ -270,7 +270,7 @@ class L1:
         return subprocess.run(self.ssh() + [shlex.join(argv)], timeout=timeout, check=False,
                               **kwargs)
 
-    def sh(self, script, timeout=240):
+    def sh(self, script, timeout=PATIENCE):
         """Run a shell script in it; its output, or LabError with its complaint."""
         try:
             done = self.run(["sh", "-euc", script], timeout=timeout)
@@ -284,7 +284,7 @@ class L1:
     def complaints(self, provoked=None):
         """The findings in its kernel log since the last time, as collect_dmesg() has them: so
         each test can be allowed other complaints. Only for a log that does not wrap around."""
-        lines = self.sh("dmesg --raw", timeout=240).splitlines()
+        lines = self.sh("dmesg --raw").splitlines()
         return self.new_findings(lines, provoked)
 
     def new_findings(self, lines, provoked):

@@ -7,6 +7,7 @@ import socket
 import time
 
 from . import net
+from .config import PATIENCE
 from .l1 import LabError
 from .machine import FIRMWARE, Q35, nested_kvm
 from .qmp import QMP, QMPError
@@ -18,13 +19,11 @@ QMP_PORT = 4444
 CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
 PORTS = 10
-BOOT_SECONDS = 240
 ALIVE_SECONDS = 5
-QMP_SECONDS = 240
+# by its QEMU, for good: KVM could not go on, or L2 has powered off
+STOPPED = ("internal-error", "io-error", "guest-panicked", "shutdown")
 # then it is looked whether there is a QEMU at all
 FIRST_QMP_SECONDS = 20
-CONSOLE_SECONDS = 240
-AGENT_LINE_SECONDS = 240
 # for the agent to check and dirty all of its memory once, which is no more than a sixth of L2's
 PASS_SECONDS = 4
 UP_LINE = "lab: {} is up"
@@ -140,9 +139,8 @@ class L2:
         # L2 lives on nested virtualization, which the L1 has if its CPU shows it
         l1.sh(f"{nested_kvm()}; "
               f"rm -f /virtio-lm/run/{self.name}.*.log; ulimit -l unlimited; "
-              f"setsid {line} </dev/null >/virtio-lm/run/{self.name}.qemu.log 2>&1 & echo $! >{self.pid_file}",
-              timeout=240)
-        end = time.monotonic() + QMP_SECONDS
+              f"setsid {line} </dev/null >/virtio-lm/run/{self.name}.qemu.log 2>&1 & echo $! >{self.pid_file}")
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 self.qmp(l1, FIRST_QMP_SECONDS).close()
@@ -156,7 +154,7 @@ class L2:
 
     def console(self, l1, line):
         """Give the shell on the console of the L2 in that L1 a line. What it answers is in the L2's log."""
-        with socket.create_connection((l1.address, self.console_port), timeout=CONSOLE_SECONDS) as conn:
+        with socket.create_connection((l1.address, self.console_port), timeout=PATIENCE) as conn:
             conn.sendall(line.encode() + b"\n")
             # QEMU takes what has come before the end of the connection
             conn.shutdown(socket.SHUT_WR)
@@ -176,7 +174,7 @@ class L2:
         one L1's log and end in the next one's."""
         return "".join(map(self.shown, l1s)).count(self.up_line)
 
-    def qmp(self, l1, timeout=QMP_SECONDS):
+    def qmp(self, l1, timeout=PATIENCE):
         """QMP of the L2 in that L1."""
         return QMP((l1.address, QMP_PORT + PORTS * self.number), timeout)
 
@@ -215,12 +213,15 @@ class L2:
         begin = looked = time.monotonic()
         while self.boots(l1) < count:
             now = time.monotonic()
-            if now > begin + BOOT_SECONDS:
-                raise LabError(f"L2 not up within {BOOT_SECONDS} s. {self.stuck(l1)}; see {self.log(l1, 'console')}")
+            if now > begin + PATIENCE:
+                raise LabError(f"L2 not up within {PATIENCE} s. {self.stuck(l1)}; see {self.log(l1, 'console')}")
             # a command in L1 takes time that L2 does not have then
             if now > looked + ALIVE_SECONDS:
-                if not self.alive(l1):
+                if (status := self.running(l1)) is None:
                     raise LabError(f"L2 ended while booting in {l1.name}: {self.complaint(l1)}")
+                if status in STOPPED:
+                    raise LabError(f"L2 was stopped while booting in {l1.name}: {self.stuck(l1)}; "
+                                   f"{self.complaint(l1)}")
                 looked = time.monotonic()
             time.sleep(0.2)
         return time.monotonic() - begin
@@ -248,7 +249,7 @@ class L2:
 
         It is printed every ten seconds: wait a while for what is expected.
         """
-        end = time.monotonic() + AGENT_LINE_SECONDS
+        end = time.monotonic() + PATIENCE
         while True:
             with open(self.log(l1, "agent"), encoding="ascii", errors="replace") as file:
                 lines = [line for line in file.read().split("\n")[:-1] if line.startswith("agent: ")]

@@ -3,11 +3,11 @@
 import dataclasses
 import time
 
+from .config import PATIENCE
 from .l1 import LabError
 from .l2 import l2
 from .machine import Q35
 
-MIGRATION_SECONDS = 240
 # a sync of the log, which tells how many pages the device has dirtied since the last one
 PAGES_EVENT = "vhost_vdpa_log_sync"
 BANDWIDTH = 128 << 20
@@ -46,12 +46,12 @@ def set_capabilities(conn, names):
 
 def wait_migrated(conn):
     """Until a migration at that QEMU, of either direction, is completed."""
-    end = time.monotonic() + MIGRATION_SECONDS
+    end = time.monotonic() + PATIENCE
     while (info := conn.cmd("query-migrate")).get("status") != "completed":
         if info.get("status") in ENDED:
             raise LabError(f"migration {info['status']}: {info.get('error-desc', 'no reason is given')}")
         if time.monotonic() > end:
-            raise LabError(f"migration not completed within {MIGRATION_SECONDS} s: {info}")
+            raise LabError(f"migration not completed within {PATIENCE} s: {info}")
         time.sleep(POLL_SECONDS)
 
 
@@ -94,7 +94,7 @@ class Migration:
         """What the source tells of the migration."""
         return self.cmd("query-migrate")
 
-    def wait(self, *states, seconds=MIGRATION_SECONDS, reached=lambda info: True):
+    def wait(self, *states, seconds=PATIENCE, reached=lambda info: True):
         """Wait until the migration is in one of those states, and reached(info); the info."""
         end = time.monotonic() + seconds
         while True:
@@ -112,7 +112,7 @@ class Migration:
     def finish(self):
         """Wait for its good end; the source's QEMU ends. What it took."""
         info = self.wait("completed")
-        end = time.monotonic() + MIGRATION_SECONDS
+        end = time.monotonic() + PATIENCE
         while (status := self.there.cmd("query-status")["status"]) != "running":
             if time.monotonic() > end:
                 raise LabError(f"L2 did not run on in {self.dst.name}, it is {status}: "

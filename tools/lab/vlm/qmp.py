@@ -4,6 +4,8 @@ import json
 import socket
 import time
 
+from .config import PATIENCE
+
 
 class QMPError(Exception):
     """QEMU answered with an error, or not at all."""
@@ -12,7 +14,7 @@ class QMPError(Exception):
 class QMP:
     """One connection to a QMP server at a socket path or a (host, port)."""
 
-    def __init__(self, address, timeout=240):
+    def __init__(self, address, timeout=PATIENCE):
         end = time.monotonic() + timeout
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         while True:

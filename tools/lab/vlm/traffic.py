@@ -6,12 +6,11 @@ import os
 import subprocess
 import time
 
+from .config import PATIENCE
 from .l1 import LabError, die_with_parent
 from .l2 import agent_mib, l2
 
 TAIL = 1 << 14
-# for the peer, which waits until L2 tells that all has arrived
-END_SECONDS = 120
 # What has to stay 0
 BAD = ("pages_bad", "held_bad", "held_late", "out_corrupt", "in_corrupt", "out_duplicate", "in_duplicate",
        "out_late", "in_late", "in_lost")
@@ -137,25 +136,25 @@ class Traffic:
                 raise LabError(f"not within {seconds} s: {what}; last counts: {counts}")
             time.sleep(0.2)
 
-    def wait_both_ways(self, seconds=120):
+    def wait_both_ways(self, seconds=PATIENCE):
         """Wait until packets go on in both directions, from now."""
         then = self.counts() or {"out_received": 0, "in_received": 0}
         return self.wait("traffic in both directions",
                          lambda c: c["out_received"] > then["out_received"] + self.some
                          and c["in_received"] > then["in_received"] + self.some, seconds)
 
-    def wait_held(self, seconds=240, then=None):
+    def wait_held(self, seconds=PATIENCE, then=None):
         """Wait until every packet that the agent holds, now or when it had those counts, was
         looked at."""
         then = then or self.counts()
         return self.wait("a look at all packets that L2 holds",
                          lambda c: c["held_until_ms"] >= then["seconds"] * 1000, seconds)
 
-    def wait_first_pass(self, seconds=240):
+    def wait_first_pass(self, seconds=PATIENCE):
         """Wait until every page of the agent's memory was checked once; the counters."""
         return self.wait("a pass over L2's memory", lambda c: c["passes"] >= 1, seconds)
 
-    def wait_pass(self, seconds=240, held=True):
+    def wait_pass(self, seconds=PATIENCE, held=True):
         """Wait until every page of the agent's memory was checked once more, from now, and
         every packet that it holds, unless not held."""
         now = self.counts()
@@ -168,7 +167,7 @@ class Traffic:
     def finish(self):
         """Stop sending, wait for what is under way; the final counters."""
         self.proc.terminate()
-        self.proc.wait(timeout=END_SECONDS)
+        self.proc.wait(timeout=PATIENCE)
         return self.counts()
 
 
