@@ -62,6 +62,10 @@ unset IFS
 
 says "up: two L1s, with a kernel and a driver of the user's" 'l1b is up' up "$@" --l1s 2 --driver "$driver" \
 	--kernel "$kernel/vmlinux" --modules "$modules"
+# an L1 that is slow to answer is said to be; it is asked again
+for _ in $(seq 12); do
+	lab status | grep -q 'not answering' || break
+done
 says "status: shows both" '^l1b: up .* l2: none$' status
 says "status: is JSON for programs" '^\[{"name": "l1a", .*"l2": null}\]$' status --json
 refuses "l2 status: nowhere" '^no L1 runs l2: lab l2 start --guest l2$' l2 status

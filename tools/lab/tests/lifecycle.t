@@ -89,6 +89,21 @@ def happens(t, lab, src, dst, what, happen):
     nested.well_anew(t, lab, what)
 
 
+def never_up(t, l1):
+    """Its kernel finds no root and panics, and its QEMU, which keeps what has ended, stops it for good."""
+    usual, l1.config = l1.config, dataclasses.replace(l1.config, l2_append="rdinit=/none", l2_qemu_args="-no-shutdown")
+    l2.start(l1)
+    try:
+        l2.wait_up(l1)
+        said = "it is up"
+    except LabError as err:
+        said = str(err)
+    t.ok("L2 was stopped while booting" in said, "an L2 that is stopped for good while it boots is not waited for")
+    t.note(said)
+    l2.stop(l1)
+    l1.config = usual
+
+
 def power_off(t, lab, src, dst):
     """L2's QEMU ends with it, in the middle of a migration; nothing is left of either."""
     with Migration(src, dst, max_bandwidth=SLOW) as migration:
@@ -146,6 +161,7 @@ with tap.Tap() as t:
             l1.config = dataclasses.replace(lab.config, l2_qemu_args="-action reboot=reset")
             l2.take_over(l1)
         src, dst = lab.l1s
+        never_up(t, src)
         l2.start(src)
         l2.wait_up(src)
         for what, happen in ("reset", reset), ("reboot", reboot), ("driver reloaded", reload):
