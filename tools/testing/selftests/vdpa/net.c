@@ -352,8 +352,9 @@ int net_probe(struct net *n)
 
 	memset(n->peer, 0xff, sizeof(n->peer));
 	n->wire = WIRE_NONE;
+	/* on a busy host the answer to the first try may be late: that to any of them will do */
+	n->request++;
 	for (i = 0; i < PROBE_TRIES && n->wire == WIRE_NONE; i++) {
-		n->request++;
 		n->answered = false;
 		make_hdr(n, &h, WIRE_HELLO, n->request);
 		if (!send_frame(n, &h))
