@@ -21,8 +21,9 @@ help:
 	@echo "                        migrated live to the other on the device's dirty log, and back by"
 	@echo "                        shadow virtqueues; LOG=device or LOG=svq for one of the two"
 	@echo "  make soak N=200       L2 goes there and back N times; every page is checked each time"
-	@echo "  make check            the tests; TESTS=\"migration lab\" for some"
-	@echo "  make check-long       the same and more in their long forms, hours; ends with a table of"
+	@echo "  make check            the tests of 20 minutes; TESTS=\"migration lab\" for some, of all that there are"
+	@echo "  make check-all        all that take minutes, an hour and more"
+	@echo "  make check-long       these and more in their long forms, hours; ends with a table of"
 	@echo "                        what was counted"
 	@echo "  make lint             checkpatch, shellcheck, pyflakes over the sources; FILES=... for some"
 	@echo "  make bench            the benchmarks, on a machine that does nothing else: a table of ratios and a"
@@ -60,6 +61,9 @@ soak:
 
 check:
 	@$(LAB) check $(OPTIONS) $(TESTS)
+
+check-all:
+	@$(LAB) check --all $(OPTIONS) $(TESTS)
 
 check-long:
 	@$(LAB) check --long $(OPTIONS) $(TESTS)
@@ -119,5 +123,5 @@ docs:
 	@command -v sphinx-build >/dev/null || { echo "docs: there is no sphinx-build: install python3-sphinx" >&2; exit 1; }
 	sphinx-build -q -W Documentation Documentation/_build
 
-.PHONY: help setup demo soak check check-long lint bench bench-quick mutants kselftest lab modules modules_install \
+.PHONY: help setup demo soak check check-all check-long lint bench bench-quick mutants kselftest lab modules modules_install \
 	modules-log modules-log_install modules-log_remove deb deb-log overlay clean distclean docs

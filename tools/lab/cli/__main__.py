@@ -80,8 +80,10 @@ def parser():
     sub.add_argument("--group", action="append", choices=tests.GROUPS, help="the tests of a group; can be repeated")
     sub.add_argument("--variant", action="append", choices=(*tests.VARIANTS, "none"),
                      help="the tests on a kernel, or on none; can be repeated")
+    sub.add_argument("--all", action="store_true",
+                     help="also those that --list marks so: an hour and more, not 20 minutes")
     sub.add_argument("--long", action="store_true",
-                     help="in their long form, which takes hours, and ends with a table of what was counted; one "
+                     help="all, in their long form, which takes hours, and ends with a table of what was counted; one "
                      "that was ended goes on where it was, as long as this checkout and the options are the same")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
@@ -90,7 +92,7 @@ def parser():
     sub.add_argument("files", metavar="FILE", nargs="*", help="only these, named from the root of the checkout")
     sub = command("bench", "Run the benchmarks, or those that are named, one at a time, on a machine that does "
                   "nothing else. They print a table of ratios, and leave a report in the folder of logs.", lab=True,
-                  group=["bench"], variant=None, list=False)
+                  group=["bench"], variant=None, list=False, all=False)
     sub.add_argument("tests", metavar="BENCHMARK", nargs="*", help="see lab check --list --group bench")
     sub.add_argument("--quick", dest="long", action="store_false", help="fewer rounds, one size of L2")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
@@ -157,7 +159,7 @@ def parse(argv):
         raise UsageError("lab bench shows how far the rounds differ: --rounds is 2 or more, not 1")
     if args.command in ("check", "bench"):
         # a list is of all, and says which of them are of the long form
-        args.chosen = tests.choose(args.tests, args.group, args.variant, args.long or args.list)
+        args.chosen = tests.choose(args.tests, args.group, args.variant, args.all, args.long or args.list)
     return args
 
 

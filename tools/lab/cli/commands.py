@@ -19,7 +19,7 @@ from .artefacts import ARTEFACTS, Qemu, fuzz_tree, make
 from .setup import parts
 from .steps import CACHE, RUN, SRC, SetupLock, StepError, outside
 from .steps import say as tell
-from .tests import NEEDS
+from .tests import NEEDS, choose
 
 FUZZ = f"{SRC}/tools/qemu/fuzz"
 
@@ -95,6 +95,8 @@ def do_check(args):
     os.unshare(os.CLONE_NEWNET)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     whole = not (args.tests or args.group or args.variant)
+    if whole and (more := set(choose([], None, None, True, args.long)) - set(args.chosen)):
+        tell(f"{len(more)} more tests are in `make check-all`, with these an hour and more")
     return runner.run(args.chosen, check, args.verbose, time.monotonic() - begin, whole)
 
 

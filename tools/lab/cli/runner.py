@@ -15,7 +15,7 @@ from .steps import CACHE, RUN, SRC, say
 # what a test took the last time is what it will take: the longest first
 TIMES = f"{CACHE}/times.json"
 # what the list says of a form
-NOTES = {"both": "", "long": "long form: ", "asked": "only if asked for: "}
+NOTES = {"both": "", "all": "--all: ", "long": "long form: ", "asked": "only if asked for: "}
 # the user is told what runs that often
 BEAT = 60
 

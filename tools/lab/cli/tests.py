@@ -2,14 +2,16 @@
 """The tests: each file of tools/lab/tests that can be executed and ends with .t. It declares itself in one line
 among its first:
 
-  # lab: group=migration cost=240,560 variants=stock,debug needs=dpdk form=both
+  # lab: group=migration cost=240,560 variants=stock,debug needs=dpdk form=both,all
 
 * group: what it is about; `lab check --group` runs one;
 * cost: about how many seconds it takes, for each variant: what takes longest is started first;
 * variants: the kernels of its L1s: stock, and those of kernels.VARIANTS. Without one it boots none;
 * needs: what is made for it alone, of NEEDS below;
-* form: both, or long for a test that only the long form has, or its name; asked for one that is run only where
-  its name or its group is asked for. A benchmark, of group bench, is asked; or long, if only the full form has it.
+* form: both, for a test of `lab check` and of the long form; all for one that `lab check` leaves to `lab check --all`,
+  to have an end within 20 minutes; long for one that only the long form has; asked for one that is run only where
+  it is asked for. A benchmark, of group bench, is asked; or long, if only the full form has it. One word is of all
+  variants.
 
 A test of more than one variant is run once for each: `migration` and `migration-debug`.
 
@@ -28,7 +30,7 @@ VARIANTS = ("stock", *kernels.VARIANTS)
 # those that artefacts.ARTEFACTS has, and kinds of QEMU, which do_check() of commands.py has made
 NEEDS = ("dkms", "dpdk", "libvirt", "vhost-crate", "vng", "qemu-fuzz", "qemu-sources", "qemu-tsan")
 GROUPS = ("build", "device", "kselftest", "driver", "migration", "vmm", "lab", "bench")
-FORMS = ("both", "long", "asked")
+FORMS = ("both", "all", "long", "asked")
 DECLARATION = re.compile(r"^# lab: (.*)$", re.M)
 
 
@@ -80,18 +82,22 @@ def find():
             raise UsageError(f"{os.path.basename(path)} cannot be executed: chmod +x")
         variants = fields.get("variants", "").split(",")
         costs = [int(cost) for cost in fields["cost"].split(",")]
-        if len(costs) != len(variants):
-            raise UsageError(f"{os.path.basename(path)}: cost= is for each of its variants")
+        forms = fields.get("form", "both").split(",")
+        if len(forms) == 1:
+            forms *= len(variants)
+        if not len(costs) == len(forms) == len(variants):
+            raise UsageError(f"{os.path.basename(path)}: cost= is for each of its variants, and form= for each or all")
         stem = os.path.basename(path)[:-2]
-        for n, (variant, cost) in enumerate(zip(variants, costs)):
+        for n, (variant, cost, form) in enumerate(zip(variants, costs, forms)):
             name = stem if n == 0 else f"{stem}-{variant}"
             found[name] = Test(name, path, promise_of(text), fields["group"], cost, variant,
-                               tuple(filter(None, fields.get("needs", "").split(","))), fields.get("form", "both"))
+                               tuple(filter(None, fields.get("needs", "").split(","))), form)
     return found
 
 
-def choose(names, groups, variants, long):
-    """Those that are asked for. A test that is named is run, of whatever form it is."""
+def choose(names, groups, variants, every, long):
+    """Those that are asked for. A test that is named is run, of whatever form it is; of a group or a kernel, every
+    one that does not need the long form."""
     tests = find()
     chosen = []
     for name in dict.fromkeys(names):
@@ -102,7 +108,7 @@ def choose(names, groups, variants, long):
             raise UsageError(f"there is no test {name}; lab check --list shows those that there are")
         chosen += same
     if not names:
-        forms = {"both": True, "long": long, "asked": groups}
+        forms = {"both": True, "all": every or long or groups or variants, "long": long, "asked": groups}
         chosen = [test for test in tests.values() if forms[test.form] and (groups or test.group != "bench")]
     chosen = [test for test in chosen if (not groups or test.group in groups)
               and (not variants or (test.variant or "none") in variants)]

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=40 variants=stock
+# lab: group=vmm cost=40 variants=stock form=all
 """Behind QEMU's amd-iommu a vDPA device works as behind its intel-iommu, which all other tests have: L2 has
 its network, and every page of its memory is right, which is huge pages, so that IOMMU has large ones to
 translate."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=574 needs=qemu-sources
+# lab: group=build cost=574 needs=qemu-sources form=all
 """On each base of QEMU that tools/bases names, each series of patches applies by itself, patch by
 patch, and what a patch touches compiles. In the long form, each series alone builds a QEMU. In the short one,
 a series that has compiled is compiled again where it or its base has changed.

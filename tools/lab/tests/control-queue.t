@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=300,400 variants=stock,debug
+# lab: group=migration cost=300,400 variants=stock,debug form=both,all
 """What L2 has set through its control virtqueue arrives at the destination: its MAC, the addresses and VLANs
 that it takes in, promiscuous mode, its offloads, and how many pairs of queues it uses: four, two and one.
 There and back, and after a migration that is cancelled, or refused as the other device has fewer of them; by

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=kselftest cost=529 variants=debug
+# lab: group=kselftest cost=529 variants=debug form=all
 """The kselftests, and the driver's KUnit tests, on a kernel that reports what a stock one lets
 pass (tools/linux/debug.config): nothing is reported, no memory is leaked, and the checks are
 still on when all is done. So, too, when each allocation fails in its turn, and a hostile VMM makes

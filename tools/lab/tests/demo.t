@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=126 variants=stock
+# lab: group=migration cost=126 variants=stock form=all
 """`make demo` shows a migration on the device's log and one by shadow virtqueues, side by side. Its report
 has a number for each of its lines and both ways, and the numbers say that all is well: each page right,
 nothing of L2's lost, and to L2 nothing but one run of packets for each stop of its device. It names a picture of

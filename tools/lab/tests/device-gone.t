@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=100 variants=stock
+# lab: group=migration cost=100 variants=stock form=all
 """An L2 whose device is gone, as after its surprise removal, leaves its host, and has its network again at the
 destination: where the device goes while L2 migrates, and where it was gone before. A device that is gone writes
 nothing. So all of L2's RAM is sent at most once more for it, and the migration ends. When the driver finds out, L2

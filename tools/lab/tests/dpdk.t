@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=57 variants=stock needs=dpdk
+# lab: group=vmm cost=57 variants=stock needs=dpdk form=all
 """DPDK drives a device as well as QEMU does: Debian's testpmd, with a virtio-user port on
 /dev/vhost-vdpa-0, sends and answers; its port is stopped and started; it is killed and comes back. On one
 pair of queues, and on two with the control virtqueue that a device has by default. Its packed rings, which

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=driver cost=85,128 variants=stock,debug
+# lab: group=driver cost=85,128 variants=stock,debug form=both,all
 """The driver on a device that misbehaves (x-lm-*, tools/qemu/docs/system/devices/vdpa-net.rst):
 each lifetime of it, from bind to unbind, ends in success or in a clean errno, no wait is without
 end, the kernel reports nothing, and the same device, once it behaves, works.

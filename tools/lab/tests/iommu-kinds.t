@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=200 variants=stock
+# lab: group=migration cost=200 variants=stock form=all
 """Behind each kind of IOMMU L2 migrates there and back on its device's log. The driver keeps the log's bitmap
 in the IOMMU's address space, at the top of what can be mapped, and no two kinds agree on where that is: Intel's
 with 39 bits reaches less than the kernel says, Intel's with first-level tables has a sign bit, AMD's is another

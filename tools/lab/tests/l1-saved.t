@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=device cost=24 variants=stock
+# lab: group=device cost=24 variants=stock form=all
 """An L1 is saved to a file and restored while its device logs, or is suspended, and then sleeps
 (suspend-to-idle): bits and indices are what they were, and the device goes on.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=60 variants=stock needs=libvirt
+# lab: group=vmm cost=60 variants=stock needs=libvirt form=all
 """libvirt starts an L1 with a vDPA function: Debian's libvirtd, in L0, with samples/libvirt/l1.xml and the lab's
 QEMU as the emulator; function and IOMMU are the sample's. The driver takes the function, and an L2 on its device
 has its network."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=200 variants=stock needs=libvirt
+# lab: group=vmm cost=200 variants=stock needs=libvirt form=all
 """libvirt starts an L2 on a vDPA device and moves it as any other guest: Debian's libvirtd, in each L1, with
 samples/libvirt/l2.xml and `virsh migrate --live`, there and back, under traffic. With Debian's own QEMU, by
 shadow virtqueues, and with the lab's as the emulator, by the device's log. QEMU is not root there: libvirt opens

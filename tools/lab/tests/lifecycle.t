@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=248 variants=stock
+# lab: group=migration cost=248 variants=stock form=all
 """L2 does not stand still for a migration. It is reset, reboots, loads its driver anew, or powers off
 while its memory is under way and its device logs; and the two ends differ: the destination's device
 lacks a feature, and the migration fails with a reason; it has another MAC, or another MTU. Otherwise L2

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=242,150,557 variants=stock,newest,debug
+# lab: group=migration cost=242,150,557 variants=stock,newest,debug form=both,both,all
 """L2 migrates live between two L1s, there and back, with its virtqueues in the devices' hands: the
 device logs the pages that it dirties. Under traffic in both directions, all the while. What goes
 wrong in a migration leaves L2 where it was, with its traffic, its memory and a device that does not

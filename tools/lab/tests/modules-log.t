@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=121,121 variants=stock,newest
+# lab: group=build cost=121,121 variants=stock,newest form=all
 # The set of vDPA modules with a dirty log: the driver in it builds without a word from compiler
 # (W=1) and sparse (C=1), each patch leaves what can be built, it is installed before the kernel's
 # own and removed again, and neither another version's source nor somebody's folder is taken for ours.

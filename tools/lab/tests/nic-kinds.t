@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=335 variants=stock
+# lab: group=vmm cost=335 variants=stock form=all
 """L2's NIC can be of other kinds than the usual one:
 
 * all of the vDPA device, of which Debian's QEMU knows no more than that it is one (vhost-vdpa-device-pci):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=211 variants=stock
+# lab: group=vmm cost=211 variants=stock form=all
 """A vDPA device that cannot be started is no NIC that has a link and no packets: L2's QEMU says why,
 and L2 has no link, by PCI or by virtio-mmio, or no L2 is started. Where its memory cannot be mapped there is
 no destination for a migration, and L2 goes on where it was; or it has no link there, and gets it back where

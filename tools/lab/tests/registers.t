@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=driver cost=60 variants=stock
+# lab: group=driver cost=60 variants=stock form=all
 """How many accesses to the function's registers each operation of a VMM takes, exactly, as L1's QEMU counts
 them: with one, two and four pairs of queues. What grows with queues grows by the same for each, and what need
 not grow does not. There is no clock in it."""

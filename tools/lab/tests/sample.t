@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=kselftest cost=40 variants=stock
+# lab: group=kselftest cost=40 variants=stock form=all
 """samples/vdpa-migrate.c goes from one vDPA device to another, and notices if the device has written what it
 has not logged. With a log that fails it copies all of memory. A device that cannot log is refused, and the
 sample says so."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=build cost=60
+# lab: group=build cost=60 form=all
 """The kernel's images and the driver are made as a whole, or not at all, whenever a setup is ended. It is killed, as
 the kernel kills all of a run that is ended, at random moments; and what the next one makes is what one makes that
 nobody has ended. The long form does so with more of what a setup makes."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=kselftest cost=218 variants=stock
+# lab: group=kselftest cost=218 variants=stock form=all
 """A virtual function is a vDPA device like any other: an L2 on it migrates there and back on its log,
 under traffic, and all kselftests pass on it. Its physical function is left to virtio-pci."""
 from testlib import kselftest, nested, sriov, tap

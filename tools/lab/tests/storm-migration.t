@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=220 variants=stock
+# lab: group=migration cost=220 variants=stock form=all
 """Whatever happens to the source's function while L2 migrates on the device's log: the migration
 comes to an end, and what happens does; L2 runs in one place alone, and the device works afterwards.
 What waits for L2 to leave the function does not keep it from that, with all of its memory."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=driver cost=109,149 variants=stock,debug
+# lab: group=driver cost=109,149 variants=stock,debug form=both,all
 """Whatever happens to a function while a VMM has its vDPA device open, started, logging or
 suspended: each of the VMM's calls comes back, what happens comes to its end, and the device works
 afterwards. What removes the device waits for the VMM to close it first; what does not, goes on beside the

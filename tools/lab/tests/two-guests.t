@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=200 variants=stock
+# lab: group=migration cost=200 variants=stock form=all
 """Two L2s, each on a function of its own, migrate at the same time, and neither gets or loses what is the other's.
 
 First they change places: in each L1 the device of the one logs and is suspended while that of the other gets what

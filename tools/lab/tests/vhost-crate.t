@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=52 variants=stock needs=vhost-crate
+# lab: group=vmm cost=52 variants=stock needs=vhost-crate form=all
 """rust-vmm's vhost crate, by which cloud-hypervisor has its vDPA devices, drives a device: a program with
 Debian's (vdpa-net.rs) makes cloud-hypervisor's calls in their order, and answers pings. It is ended,
 leaves the device suspended as for a migration, and is killed; each time it comes back on the same device.

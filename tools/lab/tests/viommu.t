@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=200 variants=stock
+# lab: group=migration cost=200 variants=stock form=all
 """An L2 with an IOMMU of its own migrates there and back on its device's log, which has the addresses that
 L2's kernel has given the device and not those of L2's memory: where that kernel lets the device through to all
 of L2's memory, and where it maps each packet, unmaps it, and gives its address to the next one. There L2's

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=vmm cost=25 variants=stock
+# lab: group=vmm cost=25 variants=stock form=all
 """A vDPA device whose configuration has more queue pairs than it has virtqueues for is refused by L2's QEMU, which
 names the virtqueue, and goes on. It is that of the kernel's vp_vdpa, on a function with two pairs."""
 import contextlib

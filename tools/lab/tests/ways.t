@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=184 variants=stock
+# lab: group=migration cost=184 variants=stock form=all
 """Each way to migrate that QEMU has, by its capabilities: L2 comes through with its traffic and every
 page of its memory, or QEMU refuses it with a reason and L2 goes on. Documentation/lab.rst has the same
 table. And each way to measure a dirty rate."""
