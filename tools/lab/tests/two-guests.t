@@ -35,19 +35,20 @@ def boot(t, lab, places):
 
 def move(t, what, moves, traffic):
     """Those guests go, all at once, each from one L1 to another: (guest, source, destination)."""
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as losing:
         for guest, *_ in moves:
-            stack.enter_context(traffic[guest.number].may_lose(f"{what}: {guest.name}"))
-        under_way = [stack.enter_context(Migration(src, dst, guest=guest, max_bandwidth=SLOW))
-                     for guest, src, dst in moves]
-        for migration in under_way:
-            migration.wait("active", reached=lambda info: info.get("ram", {}).get("dirty-sync-count", 0) > 0)
-        for guest, src, _ in moves:
-            t.ok(src.logging(guest.number), f"{what}: the device of {guest.name} logs while memory is copied")
-        for migration in under_way:
-            migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
-        for migration in under_way:
-            t.note(f"{what}: {migration.guest.name}: {migration.finish()}")
+            losing.enter_context(traffic[guest.number].may_lose(f"{what}: {guest.name}"))
+        with contextlib.ExitStack() as stack:
+            under_way = [stack.enter_context(Migration(src, dst, guest=guest, max_bandwidth=SLOW))
+                         for guest, src, dst in moves]
+            for migration in under_way:
+                migration.wait("active", reached=lambda info: info.get("ram", {}).get("dirty-sync-count", 0) > 0)
+            for guest, src, _ in moves:
+                t.ok(src.logging(guest.number), f"{what}: the device of {guest.name} logs while memory is copied")
+            for migration in under_way:
+                migration.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
+            for migration in under_way:
+                t.note(f"{what}: {migration.guest.name}: {migration.finish()}")
         for guest, src, dst in moves:
             t.equal((guest.alive(src), guest.running(dst)), (False, "running"),
                     f"{what}: {guest.name} runs in {dst.name} alone")
