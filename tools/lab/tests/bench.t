@@ -172,7 +172,8 @@ def runs():
         t.equal(benchmarks & chosen(**form), set(), f"lab check {''.join(form)} has none of them")
     t.equal(chosen(["bench"], long=True), benchmarks, "lab bench has all of them")
     t.equal(chosen(["bench"]), {name for name in benchmarks if known[name].form == "asked"}, "lab bench --quick some")
-    forms = {form: {name for name, test in known.items() if test.form == form} for form in tests.FORMS}
+    forms = {form: {name for name, test in known.items() if test.form == form} - benchmarks
+             for form in tests.FORMS}
     t.equal(chosen(), forms["both"], "lab check runs those that take 20 minutes together")
     t.equal(chosen(every=True), forms["both"] | forms["all"], "lab check --all all that do not need the long form")
     t.equal(chosen(long=True), forms["both"] | forms["all"] | forms["long"], "and lab check --long these, too")

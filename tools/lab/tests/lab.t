@@ -91,7 +91,7 @@ is "up: says at once what a kernel lacks" "$("$lab" --lab "$name" up "$@" --appe
 up "$@"
 ok $? "up: an L1 boots"
 is "migrate: refuses an L1 that runs no L2" "$("$lab" --lab "$name" migrate l1a 2>&1)" \
-	'virtio-lm: l1a runs no L2: lab l2 status tells where it is'
+	'virtio-lm: l1a does not run l2: lab l2 status --guest l2 tells where it is'
 # those of the host's own network; the lab's are in its namespace
 is "up: the host's links are what they were" "$(ip -o link | cut -d : -f 2)" "$links"
 for folder in host/etc src cache; do
@@ -112,14 +112,14 @@ is "up: refuses when it is up" $? 1
 is "exec: refuses an L1 that does not exist" $? 1
 "$lab" --lab "$name" qmp l1a stop >&2
 is "status: an L1 that hangs does not hold it up" "$("$lab" --lab "$name" status | sed 's/, .*; /; /')" \
-	'l1a: not answering; L2: unknown'
+	'l1a: not answering; l2: unknown'
 "$lab" --lab "$name" qmp l1a cont >&2
 # status gives an L1 20 s to answer. One that has stood still may need longer: ask again, for 4 minutes
 for _ in $(seq 12); do
 	said=$("$lab" --lab "$name" status | sed 's/up .*; /up; /')
-	[ "$said" != 'l1a: up; L2: none' ] || break
+	[ "$said" != 'l1a: up; l2: none' ] || break
 done
-is "status: it answers again" "$said" 'l1a: up; L2: none'
+is "status: it answers again" "$said" 'l1a: up; l2: none'
 "$lab" --lab "$name" down >&2
 gone
 ok $? "down: nothing is left"
