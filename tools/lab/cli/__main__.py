@@ -85,6 +85,9 @@ def parser():
     sub.add_argument("--long", action="store_true",
                      help="all, in their long form, which takes hours, and ends with a table of what was counted; one "
                      "that was ended goes on where it was, as long as this checkout and the options are the same")
+    sub.add_argument("--minutes", metavar="N", type=number("--minutes"),
+                     help="have ended after N minutes, with the setup: tests that would not, by what they took the "
+                     "last time or what they declare, are left and named; those of --all first")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
     sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` "
@@ -92,7 +95,7 @@ def parser():
     sub.add_argument("files", metavar="FILE", nargs="*", help="only these, named from the root of the checkout")
     sub = command("bench", "Run the benchmarks, or those that are named, one at a time, on a machine that does "
                   "nothing else. They print a table of ratios, and leave a report in the folder of logs.", lab=True,
-                  group=["bench"], variant=None, list=False, all=False)
+                  group=["bench"], variant=None, list=False, all=False, minutes=None)
     sub.add_argument("tests", metavar="BENCHMARK", nargs="*", help="see lab check --list --group bench")
     sub.add_argument("--quick", dest="long", action="store_false", help="fewer rounds, one size of L2")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")

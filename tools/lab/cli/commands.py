@@ -97,7 +97,7 @@ def do_check(args):
     whole = not (args.tests or args.group or args.variant)
     if whole and (more := set(choose([], None, None, True, args.long)) - set(args.chosen)):
         tell(f"{len(more)} more tests are in `make check-all`, with these an hour and more")
-    return runner.run(args.chosen, check, args.verbose, time.monotonic() - begin, whole)
+    return runner.run(args.chosen, check, args.verbose, time.monotonic() - begin, whole, args.minutes)
 
 
 def do_lint(args):

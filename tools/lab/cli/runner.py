@@ -38,11 +38,14 @@ def keep_times(results):
 
 
 class Runner:
-    """The tests that are to be run, and those that have been."""
+    """The tests that are to be run, and those that have been. end: by time.monotonic(), when all of them are to have
+    ended; what would not is left, those of form=all first."""
 
-    def __init__(self, tests, check, verbose):
+    def __init__(self, tests, check, verbose, end=None):
         times = {} if check["long"] else known_times()
-        self.waiting = sorted(tests, key=lambda test: -times.get(test.name, test.cost))
+        self.expected = {test.name: times.get(test.name, test.cost) for test in tests}
+        self.end = end
+        self.waiting = sorted(tests, key=lambda test: (bool(end) and test.form != "both", -self.expected[test.name]))
         self.total = len(tests)
         self.verbose = verbose
         self.check = check
@@ -58,11 +61,28 @@ class Runner:
         """The test to start now, if there is one: the vCPUs of two debug kernels would wait for each other."""
         busy = {test.variant for test in self.running}
         for test in self.waiting:
-            if test.variant == "debug" and "debug" in busy:
+            if test.variant == "debug" and "debug" in busy or not self.fits(test):
                 continue
             self.waiting.remove(test)
             return test
         return None
+
+    def fits(self, test):
+        """Will it have ended in time, if it is as slow as those before it?"""
+        if not self.end:
+            return True
+        planned = sum(self.expected[result.name] for result in self.results)
+        slow = max(1, sum(result.seconds for result in self.results) / planned) if planned else 1
+        return time.monotonic() + slow * self.expected[test.name] < self.end
+
+    def leave(self):
+        """What there is no time for is counted as skipped."""
+        for test in self.waiting:
+            result = report.Result(test.name)
+            result.line("1..0 # SKIP there was no time left for it: --minutes")
+            result.end(0, 0)
+            self.results.append(result)
+        self.waiting = []
 
     def run(self):
         """All of them. The results, in the order in which they ended."""
@@ -73,7 +93,10 @@ class Runner:
                 while len(self.running) < self.jobs and (test := self.next()):
                     self.running[test] = time.monotonic()
                     threading.Thread(target=self.one, args=(test,), daemon=True).start()
-                self.lock.wait(timeout=1)
+                if not self.running:
+                    self.leave()
+                if self.running:
+                    self.lock.wait(timeout=1)
                 while told < len(self.results):
                     told += 1
                     self.tell(told, self.results[told - 1])
@@ -174,14 +197,16 @@ def every_kselftest(results):
     return result
 
 
-def run(tests, check, verbose, setup_seconds, whole):
-    """Run tests. check: what they are told, a dict. whole: these are all that there are. The exit status."""
+def run(tests, check, verbose, setup_seconds, whole, minutes=None):
+    """Run tests. check: what they are told, a dict. whole: these are all that there are. minutes: within which all is
+    to have ended, with the setup. The exit status."""
     begin = time.monotonic()
+    end = begin - setup_seconds + 60 * minutes if minutes else None
     with open(f"{RUN}/check.json", "w", encoding="utf-8") as file:
         json.dump(check, file, indent=1)
     done = earlier(tests) if check["long"] else []
     left = [test for test in tests if test.name not in {result.name for result in done}]
-    runner = Runner(left, check, verbose)
+    runner = Runner(left, check, verbose, end)
     say(f"running {len(left)} tests, {runner.jobs} at a time; the longest first")
     results = done + runner.run()
     if not check["long"]:

@@ -165,19 +165,14 @@ def runs():
     benchmarks = {name for name, test in known.items() if test.group == "bench"}
     t.ok(benchmarks, f"there are benchmarks: {' '.join(sorted(benchmarks))}")
     t.equal({known[name].form for name in benchmarks}, {"asked", "long"}, "none is run unasked")
-    def chosen(groups=None, variants=None, every=False, long=False):
-        return {test.name for test in tests.choose([], groups, variants, every, long)}
+
+    def chosen(groups=None, every=False, long=False):
+        return {test.name for test in tests.choose([], groups, None, every, long)}
 
     for form in {}, {"every": True}, {"long": True}:
         t.equal(benchmarks & chosen(**form), set(), f"lab check {''.join(form)} has none of them")
     t.equal(chosen(["bench"], long=True), benchmarks, "lab bench has all of them")
     t.equal(chosen(["bench"]), {name for name in benchmarks if known[name].form == "asked"}, "lab bench --quick some")
-    forms = {form: {name for name, test in known.items() if test.form == form} - benchmarks
-             for form in tests.FORMS}
-    t.equal(chosen(), forms["both"], "lab check runs those that take 20 minutes together")
-    t.equal(chosen(every=True), forms["both"] | forms["all"], "lab check --all all that do not need the long form")
-    t.equal(chosen(long=True), forms["both"] | forms["all"] | forms["long"], "and lab check --long these, too")
-    t.ok(chosen(variants=["debug"]) & forms["all"], "who asks for a kernel gets all of its tests")
     some = [known[name] for name in benchmarks] + [known["bench"]]
     t.equal(runner.Runner(some, {"long": True}, False).jobs, 1, "and one at a time, whatever else is asked for")
     t.equal(runner.Runner([known["bench"]], {"long": True}, False).jobs, 2, "of other tests there are two")
