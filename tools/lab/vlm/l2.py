@@ -208,6 +208,14 @@ class L2:
                 return None
             raise
 
+    def stopped(self, l1):
+        """Has its QEMU in that L1 stopped it for good? False as well while somebody else has QMP, which is for one."""
+        try:
+            with contextlib.closing(self.qmp(l1, FIRST_QMP_SECONDS)) as conn:
+                return conn.cmd("query-status")["status"] in STOPPED
+        except QMPError:
+            return False
+
     def wait_up(self, l1, count=1):
         """Wait until L2 has booted as often in that L1; the seconds it took from now."""
         begin = looked = time.monotonic()
@@ -217,9 +225,9 @@ class L2:
                 raise LabError(f"L2 not up within {PATIENCE} s. {self.stuck(l1)}; see {self.log(l1, 'console')}")
             # a command in L1 takes time that L2 does not have then
             if now > looked + ALIVE_SECONDS:
-                if (status := self.running(l1)) is None:
+                if not self.alive(l1):
                     raise LabError(f"L2 ended while booting in {l1.name}: {self.complaint(l1)}")
-                if status in STOPPED:
+                if self.stopped(l1):
                     raise LabError(f"L2 was stopped while booting in {l1.name}: {self.stuck(l1)}; "
                                    f"{self.complaint(l1)}")
                 looked = time.monotonic()
