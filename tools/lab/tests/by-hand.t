@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=lab cost=110 variants=stock
+# lab: group=lab cost=110 variants=stock form=all
 # The lab by hand, as the guide has it: two L1s, a driver of the user's in one, an L2 that is started, looked at,
 # migrated and stopped; what cannot be done is refused, with the reason.
 

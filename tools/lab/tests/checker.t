@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=migration cost=114 variants=stock
+# lab: group=migration cost=114 variants=stock form=all
 """The migration tests can fail: when the device drops one log bit in a few, without a word, the checks
 of L2's memory find pages that are wrong after the migration, every time. In the same lab, without dropped
 bits, they find nothing. An L2 that dies or a lab that fails is no find."""
