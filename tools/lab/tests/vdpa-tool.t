@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=driver cost=60 variants=stock
+# lab: group=driver cost=60 variants=stock form=all
 """All that vdpa(8) prints of the driver's devices is right, as text and as JSON. Where the values come from:
 
 * what was provisioned with `vdpa dev add` and `vdpa dev set`, and what a VMM or a guest has set since;
