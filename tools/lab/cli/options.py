@@ -82,6 +82,7 @@ LAB = (
     Option("devices", "N", "vdpa functions of each L1", least=0, most=8),
     Option("device_props", "PROPS", "their properties; several sets, apart by ;, are for the functions 0, 1, ..."),
     Option("queues", "N", "queue pairs of their taps", least=1, most=256),
+    Option("machine", "TYPE", "QEMU's type of their machine, of the family q35: pc-q35-8.2 for one"),
     Option("iommu", "DEVICE", "QEMU's words for the IOMMU that they are behind"),
     Option("cpus", "N", "vCPUs of an L1", least=2, most=64),
     Option("memory", "MIB", "memory of an L1", least=256),

@@ -240,7 +240,7 @@ def told(config, kernels, args, folder, folders):
 def up_words(args):
     """The options for a `lab up` of a test's, inside this tree."""
     words = [f"--accel={args.accel}", f"--device-props={args.device_props}", f"--threads={args.threads}",
-             f"--memory={args.memory}"]
+             f"--memory={args.memory}", f"--machine={args.machine}"]
     if args.qemu:
         words.append(f"--qemu={args.qemu}")
     if args.qemu_base:

@@ -30,6 +30,7 @@ class Config:
     queues: int = 1
     # a stock QEMU as L2's VMM may want queues of 1024, whatever it is told: see lab.rst
     device_props: str = "iommu_platform=on,ats=on,vdpa=on,rx_queue_size=1024,tx_queue_size=1024"
+    machine: str = "q35"
     iommu: str = "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48"
     append: str = ""
     qemu_args: str = ""

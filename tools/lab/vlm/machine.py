@@ -38,7 +38,7 @@ def tcg_threads(vcpus):
 def l1_words(config):
     """QEMU's words for the machine of an L1."""
     threads = tcg_threads(config.l1s * config.cpus) if config.threads == "auto" else config.threads
-    return ["-M", "q35,kernel-irqchip=split", "-bios", "qboot.rom",
+    return ["-M", f"{config.machine},kernel-irqchip=split", "-bios", "qboot.rom",
             *(["-accel", "kvm", "-cpu", "host"] if config.kvm else
               ["-accel", f"tcg,thread={threads}", "-cpu", TCG_CPU])]
 
