@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=lab cost=110 variants=stock form=all
+# lab: group=lab cost=200 variants=stock form=all
 # The lab by hand, as the guide has it: two L1s, a driver of the user's in one, an L2 that is started, looked at,
-# migrated and stopped; what cannot be done is refused, with the reason.
+# migrated and stopped, and a second one beside it; what cannot be done is refused, with the reason.
 
 lab=/virtio-lm/src/tools/lab/lab
 name=by-hand-$$
@@ -60,17 +60,17 @@ IFS='
 set -- $LAB_UP
 unset IFS
 
-says "up: two L1s, with a kernel and a driver of the user's" 'l1b is up' up "$@" --l1s 2 --driver "$driver" \
-	--kernel "$kernel/vmlinux" --modules "$modules"
+says "up: two L1s, with a kernel and a driver of the user's" 'l1b is up' up "$@" --l1s 2 --devices 2 \
+	--l2-memory 128 --driver "$driver" --kernel "$kernel/vmlinux" --modules "$modules"
 # an L1 that is slow to answer is said to be; it is asked again
 for _ in $(seq 12); do
 	lab status | grep -q 'not answering' || break
 done
-says "status: shows both" '^l1b: up .* l2: none$' status
-says "status: is JSON for programs" '^\[{"name": "l1a", .*"l2": null}\]$' status --json
+says "status: shows both" '^l1b: up .* l2: none, l2b: none$' status
+says "status: is JSON for programs" '^\[{"name": "l1a", .*"l2": null, "l2b": null}\]$' status --json
 refuses "l2 status: nowhere" '^no L1 runs l2: lab l2 start --guest l2$' l2 status
 refuses "l2 stop: refuses where there is none" 'no L1 runs l2' l2 stop
-says "vdpa: gives the function to the driver, and names the device" '^/dev/vhost-vdpa-0$' vdpa l1a
+says "vdpa: gives the functions to the driver, and names the devices" '^/dev/vhost-vdpa-1$' vdpa l1a
 says "exec: that is the user's driver" '^virtio_lm_vdpa' exec l1a lsmod
 says "l2 start: L2 comes up" 'l2 is up after' l2 start l1a
 refuses "l2 start: refuses the same L2 twice" 'l1a runs l2 already' l2 start l1b
@@ -88,8 +88,16 @@ refuses "migrate: refuses to move it to where it is" 'is source and destination'
 refuses "migrate: refuses an L1 that there is not" 'there is no l1z: this lab has l1a, l1b' migrate l1a l1z
 says "logs: names them" 'l1a.serial.log$' logs
 says "logs: shows the end of a guest's" 'l2.console.log <==$' logs l2
+says "l2 start: a second one comes up, on the second function" 'l2b is up after' l2 start l1b --guest l2b
+says "status: tells where each is" '^l1b: up .* l2: none, l2b: running$' status
+says "migrate: the second one moves beside the first" '^l1b -> l1a, ' migrate --guest l2b
+says "qmp: asks the second one's QEMU" '"name": "l2b"' qmp l2b query-name
+says "l2 status: the first one is where it was" '^l2 in l1a: running$' l2 status
+says "logs: are the second one's" 'l2b.console.log <==$' logs l2b
+refuses "l2 start: refuses one for which there is no function" 'l2c has no function' l2 start l1a --guest l2c
 says "l2 stop: it ends" '' l2 stop
 refuses "l2 status: and is nowhere" 'no L1 runs l2' l2 status
+says "l2 status: the second one runs on" '^l2b in l1a: running$' l2 status --guest l2b
 says "down: all ends" '^down; logs: ' down
 says "down: may be said twice" '^this lab is not up$' down
 refuses "status: refuses when nothing is up" 'this lab is not up: lab up' status
