@@ -32,15 +32,15 @@ def in_time():
             file.write("#!/bin/sh\necho 'ok 1 - it runs'\necho 1..1\n")
         os.chmod(path, 0o755)
         some = [tests.Test(f"in-time-{name}", path, "", "lab", cost, "", (), form)
-                for name, cost, form in (("a", 1000, "both"), ("b", 2, "all"), ("c", 1, "both"))]
+                for name, cost, form in (("a", 1000, "both"), ("b", 2, "all"), ("c", 1, "both"), ("d", 1000, "all"))]
         done = runner.Runner(some, tap.CHECK, False, time.monotonic() + 60)
         order = [test.name for test in done.waiting]
         results = {result.name: result for result in done.run()}
-    t.equal(order, ["in-time-a", "in-time-c", "in-time-b"],
+    t.equal(order, [f"in-time-{name}" for name in "acdb"],
             "--minutes: those of check come before the others, the longest first")
-    t.equal({name: (result.passed(), len(result.skipped())) for name, result in results.items()},
-            {"in-time-a": (0, 1), "in-time-b": (1, 0), "in-time-c": (1, 0)},
-            "--minutes: what would take longer is skipped")
+    t.equal({name: (result.passed(), len(result.skipped()), len(result.failed())) for name, result in results.items()},
+            {"in-time-a": (0, 0, 1), "in-time-b": (1, 0, 0), "in-time-c": (1, 0, 0), "in-time-d": (0, 1, 0)},
+            "--minutes: what would take longer is skipped, and has failed if it is one of check's")
     t.ok("--minutes" in report.skips(results.values())[0], "--minutes: and that is the reason")
 
 

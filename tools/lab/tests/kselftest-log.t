@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lab: group=kselftest cost=272,272 variants=stock,newest form=both,all
+# lab: group=kselftest cost=272,272 variants=stock,newest form=all,both
 """The kselftests where vhost-vdpa has a dirty log, of the log and all others, on the set of
 modules that tools/linux/modules-log builds in place of the kernel's: a function of ours, and the
 simulator, which has more than one address space."""
