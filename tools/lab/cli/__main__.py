@@ -12,6 +12,8 @@ from .options import UsageError
 
 # what else than options the commands of many options take
 USAGE = {"soak": " [N]", "check": " [TEST]...", "bench": " [BENCHMARK]..."}
+# L1s that are named, or not
+POSITIONS = {"l2": ("l1",), "migrate": ("src", "dst")}
 EXAMPLES = "A QEMU or driver of yours runs in the lab's tree: build it there (lab shell)."
 
 
@@ -86,8 +88,8 @@ def parser():
                      help="all, in their long form, which takes hours, and ends with a table of what was counted; one "
                      "that was ended goes on where it was, as long as this checkout and the options are the same")
     sub.add_argument("--minutes", metavar="N", type=number("--minutes"),
-                     help="have ended after N minutes, with the setup: tests that would not, by what they took the "
-                     "last time or what they declare, are left and named; those of --all first")
+                     help="have ended after N minutes, with what is made in the tree: tests that would not, by "
+                     "what they took the last time or what they declare, are left and named; those of --all first")
     sub.add_argument("--verbose", action="store_true", help="show all that they say")
     options.add(sub, options.TESTS, {option.name: None for option in options.TESTS})
     sub = command("lint", "checkpatch, kernel-doc, shellcheck and pyflakes over the sources, as the test `sources` "
@@ -132,7 +134,7 @@ def parser():
     sub.add_argument("words", metavar="COMMAND [NAME=VALUE]", nargs=argparse.REMAINDER)
     sub = command("logs", "Name the logs of the lab that is up, or show the end of a guest's.")
     sub.add_argument("guest", metavar="L1|L2", nargs="?")
-    command("status", "The L1s, and L2.", json=True)
+    command("status", "The L1s, and the L2s in them.", json=True)
     command("down", "End the lab; its logs stay.")
     sub = command("shell", "Run a command (bash) in the tree, with the host's network, this checkout at "
                   "/virtio-lm/src, the cache at /virtio-lm/cache and the host's files at /virtio-lm/host.")
@@ -150,6 +152,13 @@ def parse(argv):
     if args.command in ("check", "bench") and not any(word.startswith("-") for word in extra):
         # tests may stand between options
         args.tests += extra
+    elif args.command in POSITIONS and not any(word.startswith("-") for word in extra):
+        # and so may L1s
+        free = [name for name in POSITIONS[args.command] if getattr(args, name) is None]
+        if len(extra) > len(free):
+            raise UsageError(f"lab {args.command} takes no more words: {' '.join(extra)}")
+        for name, word in zip(free, extra):
+            setattr(args, name, word)
     elif extra:
         raise UsageError(f"unrecognized arguments: {' '.join(extra)}; lab {args.command} --help tells more")
     if hasattr(args, "kernel"):
@@ -160,6 +169,8 @@ def parse(argv):
         raise UsageError("lab qmp wants a command: lab qmp --help")
     if args.command == "bench" and args.rounds == 1:
         raise UsageError("lab bench shows how far the rounds differ: --rounds is 2 or more, not 1")
+    if args.command == "check" and args.long and args.minutes:
+        raise UsageError("--long and --minutes exclude each other: the long form goes on where it was ended")
     if args.command in ("check", "bench"):
         # a list is of all, and says which of them are of the long form
         args.chosen = tests.choose(args.tests, args.group, args.variant, args.all, args.long or args.list)

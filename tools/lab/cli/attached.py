@@ -40,7 +40,7 @@ def prepare(l1, guest):
     """Have an L1's vDPA devices, up to that L2's: the nodes are numbered in the order in which they come."""
     for other in map(L2, range(guest.number + 1)):
         if l1.run(["test", "-e", other.node]).returncode:
-            say(f"{l1.name}: {other.take_over(l1)}")
+            other.take_over(l1)
 
 
 def show(args, text, data):

@@ -80,15 +80,17 @@ says "qmp: passes arguments" 'vhost-vdpa' qmp l2 human-monitor-command 'command-
 says "qmp: asks an L1's QEMU" '"running": true' qmp l1b query-status
 refuses "qmp: refuses an argument that is none" 'an argument of a QMP command is NAME=VALUE' qmp l1a query-status x
 says "console: is L2's" '^console of l2' console l2
-says "migrate: L2 moves by shadow virtqueues, as the kernel's own modules have no log, and what it took is said" \
-	'^l1a -> l1b, shadow virtqueues: .* downtime [0-9]* ms' migrate
+moved=$("$lab" --lab "$name" migrate --json l1a l1b |
+	python3 -c 'import json, sys; moved = json.load(sys.stdin); print(moved["destination"], moved["dirty_log"])')
+[ "$moved" = "l1b svq" ]
+ok $? "migrate: L2 moves by shadow virtqueues, as the kernel's own modules have no log, and is JSON for programs"
 says "l2 status: it runs there" '^l2 in l1b: running$' l2 status
-says "migrate: is JSON for programs" '"destination": "l1a"' migrate --json l1b l1a
+says "migrate: what it took is said" '^l1b -> l1a, shadow virtqueues: .* downtime [0-9]* ms' migrate
 refuses "migrate: refuses to move it to where it is" 'is source and destination' migrate l1a l1a
 refuses "migrate: refuses an L1 that there is not" 'there is no l1z: this lab has l1a, l1b' migrate l1a l1z
 says "logs: names them" 'l1a.serial.log$' logs
 says "logs: shows the end of a guest's" 'l2.console.log <==$' logs l2
-says "l2 start: a second one comes up, on the second function" 'l2b is up after' l2 start l1b --guest l2b
+says "l2 start: a second one comes up, on the second function" 'l2b is up after' l2 start --guest l2b l1b
 says "status: tells where each is" '^l1b: up .* l2: none, l2b: running$' status
 says "migrate: the second one moves beside the first" '^l1b -> l1a, ' migrate --guest l2b
 says "qmp: asks the second one's QEMU" '"name": "l2b"' qmp l2b query-name

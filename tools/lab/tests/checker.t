@@ -33,8 +33,8 @@ def boot(lab, l1):
 
 
 def look(src, dst, traffic, seconds=PATIENCE):
-    """Migrate, and have all that L2 holds looked at, each for so many seconds at most: what was counted meanwhile, by
-    its names in BAD, and why L2 is of no use any more, if so."""
+    """Migrate, and have all that L2 holds looked at, for so many seconds at most: what was counted meanwhile, by its
+    names in BAD, and why L2 is of no use any more, if so."""
     before = traffic.counts()
     why = ""
     try:

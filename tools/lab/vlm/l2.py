@@ -20,6 +20,7 @@ CONSOLE_PORT = 4445
 MIGRATION_PORT = 4446
 PORTS = 10
 ALIVE_SECONDS = 5
+STOPPED_SECONDS = 2
 # by its QEMU, for good: KVM could not go on, or L2 has powered off
 STOPPED = ("internal-error", "io-error", "guest-panicked", "shutdown")
 # then it is looked whether there is a QEMU at all
@@ -194,24 +195,22 @@ class L2:
 
     def running(self, l1):
         """The status of the L2 in that L1: "running", "inmigrate", ... or None."""
-        if not self.alive(l1):
-            return None
-        try:
-            conn = self.qmp(l1)
+        end = time.monotonic() + PATIENCE
+        # it may end meanwhile
+        while self.alive(l1):
             try:
-                return conn.cmd("query-status")["status"]
-            finally:
-                conn.close()
-        except QMPError:
-            # it has ended meanwhile
-            if not self.alive(l1):
-                return None
-            raise
+                with contextlib.closing(self.qmp(l1, FIRST_QMP_SECONDS)) as conn:
+                    return conn.cmd("query-status")["status"]
+            except QMPError:
+                if time.monotonic() > end:
+                    raise
+        return None
 
     def stopped(self, l1):
-        """Has its QEMU in that L1 stopped it for good? False as well while somebody else has QMP, which is for one."""
+        """Has its QEMU in that L1 stopped it for good? False as well where nothing answers at once: QMP is for
+        one at a time, and libvirt's is elsewhere."""
         try:
-            with contextlib.closing(self.qmp(l1, FIRST_QMP_SECONDS)) as conn:
+            with contextlib.closing(self.qmp(l1, STOPPED_SECONDS)) as conn:
                 return conn.cmd("query-status")["status"] in STOPPED
         except QMPError:
             return False
@@ -241,7 +240,7 @@ class L2:
             return conn.cmd("human-monitor-command", command_line=line)
 
         try:
-            with contextlib.closing(self.qmp(l1)) as conn:
+            with contextlib.closing(self.qmp(l1, FIRST_QMP_SECONDS)) as conn:
                 cpu = []
                 for _ in range(2):
                     cpu += re.findall(r"\b(?:[ER]IP|[ER]FL|HLT)=\w+", monitor("info registers"))

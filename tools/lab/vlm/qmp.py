@@ -7,6 +7,10 @@ import time
 from .config import PATIENCE
 
 
+# for a server that is about to listen
+LISTENS_SECONDS = 60
+
+
 class QMPError(Exception):
     """QEMU answered with an error, or not at all."""
 
@@ -15,7 +19,7 @@ class QMP:
     """One connection to a QMP server at a socket path or a (host, port)."""
 
     def __init__(self, address, timeout=PATIENCE):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + min(timeout, LISTENS_SECONDS)
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         while True:
             self.sock = socket.socket(family, socket.SOCK_STREAM)
@@ -26,7 +30,7 @@ class QMP:
             except OSError as err:
                 self.sock.close()
                 if time.monotonic() > end:
-                    raise QMPError(f"no QMP at {address} within {timeout} s: {err}") from err
+                    raise QMPError(f"nobody listens at {address} for QMP: {err}") from err
                 time.sleep(0.2)
         self.file = self.sock.makefile("rw", encoding="utf-8", newline="\n")
         self.events = []
